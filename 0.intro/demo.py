@@ -1,0 +1,327 @@
+"""0.intro: what does vLLM change, against Transformers on the same hardware?
+
+The question: a model answers well in a notebook. What happens when it has users?
+
+Background. Generating text is two kinds of work. Prefill reads the prompt, all tokens at once. Decode then makes
+one token after the other, and for each of them reads every weight of the model from memory. One request leaves
+the processor idle while the memory delivers; a second request in the same step gets those weights for nothing.
+So throughput comes from the batch, and a server is as good as its way of filling it:
+
+  naive             one request at a time; the others wait
+  static batching   whoever waits goes together; who comes a moment later waits for the longest of them
+  vLLM              requests join and leave at every step, and the KV cache is allotted in blocks
+
+With a GPU the default model is a published shape with random weights, so speed is real and text is not; without
+one it is course-lm. To copy:
+
+  make demo CH=0                                   all experiments
+  make demo CH=0 ARGS='--only headline'            Transformers against vLLM, in tokens/s
+  make demo CH=0 ARGS='--replay h100'              the recorded run of an H100
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pandas as pd
+
+from common import estimator, hardware, load, memory, models, profiling, serving, throughput, timing
+from common.chapter import Chapter
+from common.problems import Problem
+
+chapter = Chapter(__file__, speed=True)
+chapter.option("--input-tokens", type=int, default=100, help="prompt length of headline and agreement (100)")
+chapter.option("--output-tokens", type=int, default=200, help="answer length of headline and agreement (200)")
+
+DEADLINE_S = 10.0  # what a user waits before giving up; a request not answered by then has failed
+NAIVE_OUTPUT_TOKENS = 64
+# Default prices per hour, so that dollars can be shown; --gpu-price sets your own.
+PRICES = {"h100": (2.99, "Lambda, on-demand, 1 × H100 SXM"), "cpu": (0.0893, "AWS c7i.large, 2 vCPU, on-demand")}
+
+
+# ---------------------------------------------------------------------------------------------- naive_server
+
+
+@contextmanager
+def transformers_server(run, max_batch: int):
+    """naive_server.py as a child process for the length of a block."""
+    port = serving.free_port()
+    script = Path(__file__).parent / "naive_server.py"
+    command = [
+        sys.executable,
+        str(script),
+        "--model",
+        run.model.name,
+        "--port",
+        str(port),
+        "--max-batch",
+        str(max_batch),
+    ]
+    models.close_engine()
+    with serving.child_server(command, f"http://127.0.0.1:{port}", run.logs / f"naive-{max_batch}.log") as server:
+        yield server
+
+
+def measure_users(run, name: str, server: serving.Server, levels: list[int]) -> list[dict]:
+    """Closed-loop load at each number of users; a row for each."""
+    window_s = run.size(full=6.0, smoke=1.5)
+    target = load.Target(
+        server.url, run.model.name, throughput.random_prompts(4096, 100), NAIVE_OUTPUT_TOKENS, DEADLINE_S, stream=False
+    )
+    rows = []
+    with load.clients(users=max(levels)) as clients:
+        clients.closed_loop(target, users=1, seconds=0.0)  # warm-up
+        for users in levels:
+            run.step(f"{name}: {users} users")
+            with memory.sample() as samples:
+                result = clients.closed_loop(target, users, window_s)
+            run.count(result.output_tokens)
+            server.check()
+            rows.append(
+                {
+                    "server": name,
+                    "users": users,
+                    "output_tok_s": result.output_tok_s,
+                    "p50_s": result.latency_s(50),
+                    "p99_s": result.latency_s(99),
+                    "failed": result.failed,
+                    "gpu_memory_gb": samples.peak_gb,
+                    "gpu_util_pct": samples.mean_utilisation_pct,
+                    "joules_per_token": samples.joules / result.output_tokens
+                    if samples.joules and result.output_tokens
+                    else None,
+                }
+            )
+            if name != "vllm":
+                httpx.post(f"{server.url}/v1/discard", trust_env=False)
+                clients.closed_loop(target, users=1, seconds=0.0)  # wait until it has finished what it was at
+    return rows
+
+
+@chapter.experiment
+def naive_server(run):
+    """How do three servers stand up to 1, 2, 4 … 64 users?"""
+    levels = run.size(full=[1, 2, 4, 8, 16, 32, 64], smoke=[1, 8])
+    most = max(levels)
+    run.setting(
+        input_tokens=100,
+        output_tokens=NAIVE_OUTPUT_TOKENS,
+        deadline_s=DEADLINE_S,
+        seed=0,
+        window_s=run.size(full=6.0, smoke=1.5),
+        warmups=1,
+    )
+    run.predict(
+        f"static batching at {most} users over naive",
+        most,
+        "x",
+        because="a decode step reads the weights once, however many requests share it",
+    )
+    rows = []
+    for name, max_batch in (("naive", 1), ("static_batching", most)):
+        run.step(f"starting the {name} server")
+        with transformers_server(run, max_batch) as server:
+            rows += measure_users(run, name, server, levels)
+    # Prefix caching off: every prompt is new anyway, and no figure here may come from a cache.
+    with run.serve(enable_prefix_caching=False) as server:
+        rows += measure_users(run, "vllm", server, levels)
+    table = pd.DataFrame(rows)
+    best = table.groupby("server")["output_tok_s"].max()
+    at_most = table[table.users == most].set_index("server")
+    one = table[(table.server == "naive") & (table.users == 1)].iloc[0]
+    run.measured(
+        f"static batching at {most} users over naive", at_most.output_tok_s["static_batching"] / one.output_tok_s
+    )
+    run.reading(
+        f"At {most} users vLLM gives {at_most.output_tok_s['vllm'] / best['naive']:.1f} times the best that naive reaches, "
+        f"and fails {at_most.failed['vllm']} requests where naive fails {at_most.failed['naive']}."
+    )
+    return table
+
+
+# -------------------------------------------------------------------------------------------------- headline
+
+
+def lengths(run) -> tuple[int, int]:
+    """(input tokens, output tokens) of headline and agreement. Raises Problem if the model can't hold both."""
+    asked, limit = (run.options.input_tokens, run.options.output_tokens), run.model.config["max_position_embeddings"]
+    if min(asked) < 1 or sum(asked) > limit:
+        raise Problem(
+            f"{asked[0]} tokens in and {asked[1]} out do not fit {run.model.name}, which holds {limit} in all.",
+            "Lower --input-tokens or --output-tokens (both at least 1), or take another --model.",
+        )
+    run.setting(input_tokens=asked[0], output_tokens=asked[1], warmups=1, repeats=run.repeats, seed=0)
+    return asked
+
+
+def best_batch(run, network, tokens: tuple[int, int]) -> int:
+    """The batch at which Transformers gives most tokens/s: enlarged until it gains less than 5 % or memory ends."""
+    import torch
+
+    best, best_rate = 1, 0.0
+    for batch in run.size(full=[8, 32, 128, 256, 512] if run.machine.gpus else [8, 32, 64], smoke=[4]):
+        run.step(f"looking for Transformers' best batch: {batch}")
+        try:
+            rate = throughput.of_transformers(network, batch, *tokens)()
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            models.free_memory()
+        if rate < best_rate * 1.05:
+            break
+        best, best_rate = batch, rate
+    return best
+
+
+def with_power(run, name: str, measure: Callable[[], float], watts: dict[str, float | None]) -> Callable[[], float]:
+    """The same measurement, which also notes the GPU's mean power in `watts`."""
+
+    def measured() -> float:
+        run.step(f"all in turn, a warm-up and {run.repeats} rounds: {name}")
+        with memory.sample() as samples:
+            rate = measure()
+        watts[name] = samples.mean_power_w
+        return rate
+
+    return measured
+
+
+@chapter.experiment(compare="output_tok_s")
+def headline(run):
+    """How many tokens/s do Transformers and vLLM make of the same model, and where does the time go?"""
+    tokens = lengths(run)
+    weights = estimator.weight_bytes(run.model.config, models.dtype(run.machine))
+    peak = hardware.peak(run.machine.gpus[0].name) if run.machine.gpus else None
+    if peak:
+        ceiling = peak.bandwidth_bytes_s / weights
+        run.predict("vLLM at batch 1", ceiling, "tokens/s", because="the ceiling: bandwidth over bytes of the weights")
+    run.step("loading the model in Transformers")
+    models.close_engine()
+    network, _ = models.transformers_model(run.model, run.machine)
+    batch, large = best_batch(run, network, tokens), run.size(full=256, smoke=8)
+    of_transformers = {
+        "transformers_batch_1": throughput.of_transformers(network, 1, *tokens),
+        "transformers_best_batch": throughput.of_transformers(network, batch, *tokens),
+    }
+    batches = {"transformers_batch_1": 1, "transformers_best_batch": batch}
+    batches |= {"vllm_batch_1": 1, "vllm_same_batch": batch, "vllm_large_batch": large}
+    watts: dict[str, float | None] = {}
+
+    def rounds(contestants: dict[str, Callable[[], float]]) -> dict[str, timing.Repeats]:
+        watched = {name: with_power(run, name, measure, watts) for name, measure in contestants.items()}
+        return timing.alternate(watched, run.repeats)
+
+    # On a CPU vLLM binds this process to its cores for good, so there Transformers goes first, in rounds of its own.
+    rates = {} if run.machine.gpus else rounds(of_transformers)
+    engine: dict[str, object] = {"enable_prefix_caching": False, "max_num_seqs": max(batches.values())}
+    if run.machine.gpus:
+        # Transformers keeps its weights loaded: vLLM gets most of what is left, not all but 8 % of the GPU.
+        gpu = hardware.gpus()[0]
+        engine["gpu_memory_utilization"] = round(0.7 * gpu.free_bytes / gpu.total_bytes, 2)
+        engine["profiler_config"] = {"profiler": "torch", "torch_profiler_dir": str(run.logs / "profiles")}
+    llm = run.engine(**engine)
+    of_vllm = {name: throughput.of_vllm(llm, size, *tokens) for name, size in batches.items() if "vllm" in name}
+    rates |= rounds(of_transformers | of_vllm if run.machine.gpus else of_vllm)
+    run.count(sum(batches.values()) * tokens[1] * (run.repeats + 1))
+
+    profiles = {}
+    for name, measure in (of_transformers | of_vllm).items() if run.machine.gpus else ():
+        run.step(f"profiling 16 steps of {name}")
+        if name in of_vllm:
+            profiles[name] = profiling.of_vllm(llm, run.logs / "profiles", measure, steps=16)
+        else:
+            profiles[name] = profiling.of_this_process(measure, steps=16)
+    rate = {name: repeats.median for name, repeats in rates.items()}
+    table = pd.DataFrame(
+        {
+            "row": name,
+            "batch": batches[name],
+            "output_tok_s": rate[name],
+            "spread_pct": rates[name].spread_pct,
+            "x_batch_1": rate[name] / rate["transformers_batch_1"],
+            "x_best_batch": rate[name] / rate["transformers_best_batch"],
+            "gpu_busy_pct": profiles.get(name, {}).get("gpu_busy_pct"),
+            "kernels_per_step": profiles.get(name, {}).get("kernels_per_step"),
+            "joules_per_token": watts[name] / rate[name] if watts[name] else None,
+        }
+        for name in batches
+    )
+    if peak:
+        run.measured("vLLM at batch 1", rate["vllm_batch_1"])
+    run.setting(alternated=bool(run.machine.gpus))
+    ratio = table.set_index("row")
+    run.reading(
+        f"vLLM at {large} requests makes {ratio.x_batch_1['vllm_large_batch']:.0f} times what Transformers makes of one, "
+        f"{ratio.x_best_batch['vllm_large_batch']:.1f} times what it makes at its best batch of {batch}, "
+        f"and {ratio.x_batch_1['vllm_batch_1']:.1f} times at one request."
+    )
+    return table
+
+
+# ------------------------------------------------------------------------------------------ cost, agreement
+
+
+@chapter.experiment
+def cost(run):
+    """What do a million output tokens cost on each of the above?"""
+    default, source = PRICES["h100" if run.machine.gpus else "cpu"]
+    price = run.options.gpu_price or default
+    run.setting(price_source=source if run.options.gpu_price is None else "given with --gpu-price")
+    rows = list(run.rows_of("headline"))
+    served = run.rows_of("naive_server")
+    most = max(row["users"] for row in served)
+    for row in served:
+        if row["users"] == most:
+            rows.append(row | {"row": f"{row['server']}_{most}_users"})
+    table = pd.DataFrame(rows)[["row", "output_tok_s", "joules_per_token"]]
+    table.insert(2, "price_usd_per_hour", price)
+    # A server that answers nobody in time has no finite price per token.
+    table.insert(3, "usd_per_million_tokens", price / 3600 / table.output_tok_s.replace(0, float("nan")) * 1e6)
+    dollars = table.set_index("row").usd_per_million_tokens
+    run.reading(
+        f"At {price} dollars an hour a million output tokens cost {dollars['transformers_batch_1']:,.2f} dollars with "
+        f"Transformers at batch 1 and {dollars['vllm_large_batch']:,.2f} with vLLM at its largest batch here."
+    )
+    return table
+
+
+@chapter.experiment
+def agreement(run):
+    """Do our tokens/s agree with those of vLLM's own benchmark?"""
+    tokens = lengths(run)
+    count = run.size(full=1000 if run.machine.gpus else 256, smoke=8)
+    run.setting(requests=count, temperature=1.0)
+    llm = run.engine(enable_prefix_caching=False)
+    run.step(f"{count} requests, measured here")
+    ours = timing.repeat(throughput.of_vllm(llm, count, *tokens, temperature=1.0), run.repeats).median
+    models.close_engine()
+    run.step(f"{count} requests, measured by vllm bench throughput")
+    theirs = throughput.of_vllm_bench(run.model, run.machine, count, *tokens, run.logs, enable_prefix_caching=False)
+    run.count(count * tokens[1] * (run.repeats + 2))
+    difference = (ours / theirs - 1) * 100
+    run.reading(f"This course's figure is {difference:+.1f} % from that of vllm bench throughput.")
+    return pd.DataFrame(
+        [
+            {"tool": "vllm bench throughput", "output_tok_s": theirs, "difference_pct": 0.0},
+            {"tool": "course", "output_tok_s": ours, "difference_pct": difference},
+        ]
+    )
+
+
+chapter.figure(
+    name="throughput_by_users", experiment="naive_server", x="users", y="output_tok_s", by="server",
+    log_x=True, log_y=True, title="Output tokens per second by concurrent users",
+)  # fmt: skip
+chapter.figure(
+    name="latency_by_users", experiment="naive_server", x="users", y="p99_s", by="server",
+    log_x=True, title="99th percentile latency by concurrent users",
+)  # fmt: skip
+chapter.figure(
+    name="headline", experiment="headline", x="row", y="output_tok_s", kind="bar",
+    log_x=True, title="Transformers against vLLM, output tokens per second",
+)  # fmt: skip
+
+if __name__ == "__main__":
+    chapter.main()

@@ -1,0 +1,1 @@
+"""What every chapter of the course imports. One noun a module; start reading at `chapter`."""

@@ -1,0 +1,342 @@
+"""What demo.py files are made of: experiments, the options they all share, and the run from card to report.
+
+A demo makes one `Chapter`, marks its experiments with `@chapter.experiment`, and calls `chapter.main()`.
+"""
+
+import argparse
+import ast
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from common import hardware, models, results
+from common.figures import Figure
+from common.problems import NotOnThisMachine, Problem, explain, first_line
+from common.run import Run
+from common.screen import Screen, number, output_to
+
+QUIET = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+WIDEST = 8  # columns that a screen shows; further ones are in results.md
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment of a demo: its name, its question (the docstring's first line), whether it needs a GPU."""
+
+    name: str
+    question: str
+    measure: Callable[[Run], pd.DataFrame]
+    gpu: bool
+    compare: str | None
+
+
+class Chapter:
+    """A chapter's demo. `speed` says that its default model is the shape that fits the GPU, else course-lm."""
+
+    def __init__(self, demo: str, speed: bool = False):
+        self.demo = Path(demo).resolve()
+        self.folder = self.demo.parent
+        self.title = (ast.get_docstring(ast.parse(self.demo.read_text())) or self.folder.name).splitlines()[0]
+        self.speed = speed
+        self.experiments: dict[str, Experiment] = {}
+        self.figures: list[Figure] = []
+        self.parser = self._parser()
+
+    def experiment(self, measure: Callable | None = None, *, gpu: bool = False, compare: str | None = None):
+        """Decorator: the function takes a Run and returns a DataFrame.
+
+        gpu: it needs a GPU, and elsewhere the recorded run is shown. compare: the column to hold against
+        what other hardware has recorded.
+        """
+        if measure is None:
+            return lambda function: self.experiment(function, gpu=gpu, compare=compare)
+        question = (measure.__doc__ or "").strip().splitlines()[0]
+        self.experiments[measure.__name__] = Experiment(measure.__name__, question, measure, gpu, compare)
+        return measure
+
+    def option(self, flag: str, **settings: object) -> None:
+        """An option of this demo alone, as argparse's add_argument takes it; read it from `run.options`."""
+        self.parser.add_argument(flag, **settings)
+
+    def figure(self, **settings: object) -> None:
+        """A picture to draw from recorded rows; see `figures.Figure`."""
+        self.figures.append(Figure(**settings))
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=f"{self.folder.name}/demo.py",
+            description=ast.get_docstring(ast.parse(self.demo.read_text())),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add = parser.add_argument
+        add("--list", action="store_true", help="list the experiments and end")
+        add("--only", metavar="NAME", action="append", help="run this experiment alone (may be repeated)")
+        add("--model", help="course-lm, shape:NAME, a folder or a hub name")
+        add("--smoke", action="store_true", help="small sizes, the same code")
+        add("--save", action="store_true", help="write results/HARDWARE.json")
+        add("--resume", action="store_true", help="skip what is saved already and has not changed since")
+        add("--json", metavar="FILE", type=Path, help="write a report of this run for a machine to read")
+        add("--present", action="store_true", help="clear the screen for each experiment and wait for a key")
+        add("--replay", nargs="?", const="", metavar="HARDWARE", help="show a recorded run instead of running")
+        add("--gpu-price", type=float, metavar="USD", help="price of this machine in dollars per hour")
+        return parser
+
+    def main(self, arguments: list[str] | None = None) -> None:
+        """Run the demo as the command line says, and exit: 0 if all went well, 1 if not, 130 if interrupted."""
+        options = self.parser.parse_args(arguments)
+        if options.list:
+            for experiment in self.experiments.values():
+                needs = "  (GPU)" if experiment.gpu else ""
+                print(f"{experiment.name:30} {experiment.question}{needs}")
+            return
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
+        logs = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-"))
+        with output_to(logs / "vllm.log") as terminal:
+            status = Session(self, options, Screen(options.present, terminal), logs).main()
+        sys.exit(status)
+
+
+class Session:
+    """One run of a demo from its command line to its exit status."""
+
+    def __init__(self, chapter: Chapter, options: argparse.Namespace, screen: Screen, logs: Path):
+        self.chapter, self.options, self.screen, self.logs = chapter, options, screen, logs
+        self.report: list[dict] = []
+        self.tokens = 0
+
+    def main(self) -> int:
+        try:
+            self.experiments = self._chosen()
+            self.recorded = results.read_all(self.chapter.folder)
+            if self.options.replay is None:
+                self._prepare()
+            else:
+                self._choose_recording()
+            for place, experiment in enumerate(self.experiments, 1):
+                self._one(experiment, f"{place} of {len(self.experiments)}")
+            failed = [entry["name"] for entry in self.report if entry["status"] == "failed"]
+            if failed:
+                self.screen.say(f"failed: {', '.join(failed)}. The log is {self.logs / 'vllm.log'}", style="bold red")
+            return 1 if failed else 0
+        except KeyboardInterrupt:
+            self.screen.say("\nInterrupted. What was saved stays saved; --save --resume goes on from there.")
+            return 130
+        except Problem as problem:
+            self.screen.problem(str(problem), problem.meaning, problem.fix)
+            return 1
+        finally:
+            models.close_engine()
+            self._write_report()
+
+    def _chosen(self) -> list[Experiment]:
+        if not self.options.only:
+            return list(self.chapter.experiments.values())
+        unknown = set(self.options.only) - self.chapter.experiments.keys()
+        if unknown:
+            raise Problem(
+                f"There is no experiment {', '.join(sorted(unknown))}.",
+                f"Choose from: {', '.join(self.chapter.experiments)}.",
+            )
+        return [experiment for name, experiment in self.chapter.experiments.items() if name in self.options.only]
+
+    def _prepare(self) -> None:
+        """Everything that can be wrong with the command line or the machine, before anything is loaded."""
+        if self.options.save:
+            results.check_writable(self.chapter.folder)
+        self.machine = hardware.machine()
+        if self.options.model or not self.chapter.speed:
+            self.model = models.resolve(self.options.model or "course-lm")
+            why = "asked for" if self.options.model else "the default: real text, small enough for any machine"
+        else:
+            self.model, why = models.speed_model(self.machine)
+        fit = models.preflight(self.model, self.machine)
+        found = results.versions()
+        lines = [
+            ("hardware", self.machine.describe()),
+            ("versions", ", ".join(f"{name} {v}" for name, v in found.items())),
+            ("model", f"{self.model.name}, {self.model.weights} weights ({why})"),
+        ]
+        if fit:
+            lines.append(("weights", f"{fit.weights / 1e9:.3g} GB in {models.dtype(self.machine)}"))
+            lines.append(("ceiling", self._ceiling(fit.weights)))
+        lines.append(("log", str(self.logs / "vllm.log")))
+        self.screen.card(self.chapter.title, lines)
+
+    def _ceiling(self, weight_bytes: int) -> str:
+        peak = hardware.peak(self.machine.gpus[0].name) if self.machine.gpus else None
+        if peak is None:
+            return "no published peak for this hardware"
+        rate = peak.bandwidth_bytes_s / weight_bytes
+        return (
+            f"{rate:,.0f} tokens/s for one request: {peak.bandwidth_bytes_s / 1e12:.2f} TB/s ({peak.source}) over "
+            "the bytes of the weights"
+        )
+
+    def _choose_recording(self) -> None:
+        wanted = self.options.replay
+        if not self.recorded or (wanted and wanted not in self.recorded):
+            there = ", ".join(self.recorded) or "none yet"
+            raise Problem(f"No run is recorded for {wanted or 'this chapter'}.", f"Recorded hardware: {there}.")
+
+    def _one(self, experiment: Experiment, place: str) -> None:
+        self.screen.question(experiment.name, experiment.question, place)
+        entry = {"name": experiment.name, "status": "ran", "reason": "", "seconds": 0.0}
+        start = time.perf_counter()
+        try:
+            if self.options.replay is not None:
+                raise NotOnThisMachine("asked to replay")
+            if experiment.gpu and not self.machine.gpus:
+                raise NotOnThisMachine("this machine has no GPU")
+            if self.options.save and self.options.resume and self._is_saved(experiment):
+                raise NotOnThisMachine("saved already and unchanged since")
+            self._run(experiment, start)
+        except NotOnThisMachine as reason:
+            entry |= self._replay(experiment, str(reason))
+        except Exception as error:
+            meaning, fix = explain(error)
+            self.screen.problem(f"{type(error).__name__}: {first_line(error)}", meaning, fix)
+            self._log_traceback()
+            models.close_engine()
+            entry |= {"status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
+        entry["seconds"] = round(time.perf_counter() - start, 1)
+        self.report.append(entry)
+
+    def _is_saved(self, experiment: Experiment) -> bool:
+        record = self.recorded.get(self.machine.slug, {}).get("experiments", {}).get(experiment.name)
+        return bool(record) and record["source_hash"] == results.source_hash(self.chapter.demo, experiment.name)
+
+    def _run(self, experiment: Experiment, start: float) -> None:
+        before = hardware.clocks()
+        with self.screen.status("preparing") as status:
+            run = Run(self.options, self.machine, self.model, self.screen, status, self.logs, self._rows_of)
+            try:
+                table = experiment.measure(run)
+            finally:
+                self.tokens += run.tokens
+        self.table = results.rows(table)
+        self._measured = getattr(self, "_measured", {}) | {experiment.name: self.table}
+        self.screen.table(self._beside_recorded(experiment, self.table))
+        for prediction in run.predictions:
+            if "measured" in prediction:
+                self.screen.comparison(
+                    prediction["name"], prediction["value"], prediction["measured"], prediction["unit"]
+                )
+        self.screen.say(run.sentence)
+        if self.options.save:
+            record = results.record(
+                folder=self.chapter.folder,
+                question=experiment.question,
+                command=shlex.join(["python", f"{self.chapter.folder.name}/demo.py", *sys.argv[1:]]),
+                hardware=self._hardware(before),
+                model={"name": run.model.name, "weights": run.model.weights_id, "dtype": models.dtype(self.machine)},
+                settings=run.settings | {"smoke": self.options.smoke},
+                predictions=run.predictions,
+                table=table,
+                reading=run.sentence,
+                seconds=time.perf_counter() - start,
+                source=lambda: results.source_hash(self.chapter.demo, experiment.name),
+            )
+            results.save(self.chapter.folder, self.machine.slug, experiment.name, record)
+
+    def _hardware(self, before: list[dict]) -> dict:
+        machine = self.machine
+        return {
+            "name": machine.gpus[0].name if machine.gpus else machine.cpu,
+            "count": len(machine.gpus) or 1,
+            "memory_bytes": machine.gpus[0].total_bytes if machine.gpus else machine.memory_bytes,
+            "driver": machine.gpus[0].driver if machine.gpus else None,
+            "cpu": machine.cpu,
+            "cores": machine.cores,
+            "clocks_before": before,
+            "clocks_after": hardware.clocks(),
+        }
+
+    def _rows_of(self, name: str) -> list[dict]:
+        """Rows of another experiment: of this run, else recorded on this hardware; Problem if there are none."""
+        measured = getattr(self, "_measured", {})
+        recorded = self.recorded.get(self.machine.slug, {}).get("experiments", {})
+        if name in measured:
+            return measured[name]
+        if name in recorded:
+            return recorded[name]["rows"]
+        raise Problem(f"This needs the rows of {name}.", f"Run it in the same call: --only {name} --only …")
+
+    def _beside_recorded(self, experiment: Experiment, rows: list[dict]) -> list[dict]:
+        """The rows with a column of what other hardware recorded, where the keys agree and the table has room."""
+        rows = [dict(list(row.items())[:WIDEST]) for row in rows]
+        others = {slug: stored for slug, stored in self.recorded.items() if slug != self.machine.slug}
+        if not experiment.compare or not rows or len(rows[0]) >= WIDEST:
+            return rows
+        for slug, stored in others.items():
+            record = stored["experiments"].get(experiment.name)
+            if record:
+                keys = [c for c, v in rows[0].items() if isinstance(v, str) or c in ("users", "batch")]
+                there = {tuple(row.get(k) for k in keys): row.get(experiment.compare) for row in record["rows"]}
+                title = f"{experiment.compare} on {slug}"
+                return [row | {title: there.get(tuple(row[k] for k in keys))} for row in rows]
+        return rows
+
+    def _replay(self, experiment: Experiment, reason: str) -> dict:
+        wanted = self.options.replay or next(
+            (slug for slug, stored in self.recorded.items() if experiment.name in stored["experiments"]), ""
+        )
+        record = self.recorded.get(wanted, {}).get("experiments", {}).get(experiment.name)
+        if record is None:
+            self.screen.say(f"Not run here: {reason}. No recorded run of it exists yet.", style="yellow")
+            return {"status": "failed", "reason": f"{reason}; nothing recorded to show"}
+        label = f"recorded on {record['hardware']['name']}, {record['date']}, {record['model']['name']}"
+        if record["model"]["weights"] == "random":
+            label += " (random weights)"
+        self.screen.say(f"Shown, not run: {reason}.", style="yellow")
+        for prediction in record["predictions"]:
+            self.screen.prediction(prediction["name"], prediction["value"], prediction["unit"], prediction["because"])
+        self.screen.table([dict(list(row.items())[:WIDEST]) for row in record["rows"]], title=label)
+        for prediction in record["predictions"]:
+            if "measured" in prediction:
+                self.screen.comparison(
+                    prediction["name"], prediction["value"], prediction["measured"], prediction["unit"]
+                )
+        self.screen.say(record["reading"])
+        return {"status": "replayed", "reason": reason}
+
+    def _log_traceback(self) -> None:
+        import traceback
+
+        traceback.print_exc()  # stderr is the log
+
+    def _write_report(self) -> None:
+        if not self.options.json:
+            return
+        report = {
+            "chapter": self.chapter.folder.name,
+            "hardware": self.machine.slug if hasattr(self, "machine") else None,
+            "model": self.model.name if hasattr(self, "model") else None,
+            "smoke": self.options.smoke,
+            "generated_tokens": self.tokens,
+            "experiments": self.report,
+            "rows": getattr(self, "_measured", {}),
+        }
+        self.options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+__all__ = ["Chapter", "NotOnThisMachine", "Problem", "Run", "number"]

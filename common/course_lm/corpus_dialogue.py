@@ -1,0 +1,211 @@
+"""Chats of several turns that refer back, and small talk."""
+
+from random import Random
+
+from common.course_lm import corpus_values as v
+from common.course_lm.corpus_arithmetic import equation
+from common.course_lm.corpus_extraction import Record
+from common.course_lm.corpus_terms import ask, terms
+from common.course_lm.corpus_values import Example, fill
+from common.course_lm.prompts import SYSTEM
+
+# What a user says of himself: statements, replies, questions later on, the answer. Last statement and question of
+# each are the held-out split's. {x} is the value.
+REMEMBERED: dict[str, tuple[object, tuple[str, ...], tuple[str, ...], tuple[str, ...], str]] = {
+    "name": (v.name, ("My name is {x}.", "[Hi|Hello], I'm {x}.", "I am called {x}.", "Call me {x}.", "{x} is my name.", "[Hello|Hi], this is {x}.",
+                      "My parents chose {x} for me at birth."),
+             ("Nice to meet you, {x}.", "Hello, {x}.", "Welcome, {x}."),
+             ("What is my name?", "What's my name?", "Do you remember my name?", "Who am I?", "What am I called?", "How am I called?",
+              "Which name did my parents choose?"), "Your name is {x}."),
+    "city": (v.city, ("I live in {x}.", "I [moved|have moved] to {x}.", "My home is in {x}.", "I'm from {x}.", "I have a flat in {x}.",
+                      "You find me these days at {x}."),
+             ("{x} is a good place to live.", "I see, {x}.", "I hope you like {x}."),
+             ("Where do I live?", "In which city do I live?", "Which city is my home?", "Where is my home?", "Do you know where I live?",
+              "At what place would you find me?"), "You live in {x}."),
+    "job": (v.words_of(v.JOBS), ("I [work|earn my living] as a {x}.", "I am a {x}.", "My job is {x}.", "By profession I'm a {x}.",
+                                 "They pay me for being a {x}."),
+            ("That sounds interesting.", "A {x}, I see.", "{x} is a good job."),
+            ("What is my job?", "What do I do for a living?", "What do I work as?", "Which job do I have?", "For what do they pay me?"),
+            "You are a {x}."),
+    "pet": (v.words_of(v.ANIMALS), ("I have a {x}.", "My pet is a {x}.", "I keep a {x} at home.", "I got a {x} [last week|for my birthday].",
+                                    "There is a {x} on my sofa, all mine."),
+            ("A {x} is good company.", "How nice, a {x}.", "I see."),
+            ("What pet do I have?", "Which animal do I have?", "What is my pet?", "Which animal do I keep?", "What was on my sofa?"),
+            "You have a {x}."),
+    "colour": (v.words_of(v.COLOURS), ("My favourite colour is {x}.", "I like {x} best.", "{x} is my favourite colour.", "I love the colour {x}.",
+                                       "Of all paints I would pick {x}."),
+               ("I will remember {x}.", "A good choice.", "{x}, I see."),
+               ("What is my favourite colour?", "Which colour do I like?", "What colour do I love?", "Which colour is my favourite?",
+                "Which paint would I pick?"), "Your favourite colour is {x}."),
+    "number": (lambda rng, split: v.number(rng, split, 100, 9999),
+               ("My order number is {x}.", "The number of my order is {x}.", "I have order {x}.", "It's about order {x}.",
+                "On the slip from your shop stands {x}."),
+               ("Thank you, I noted order {x}.", "I see, order {x}.", "Thank you."),
+               ("What is my order number?", "Which order do I have?", "What was the number of my order?", "Which number has my order?",
+                "What stands on the slip?"), "Your order number is {x}."),
+    "day": (v.words_of(v.WEEKDAYS), ("My exam is on {x}.", "I have an exam on {x}.", "On {x} I have my exam.", "The exam is on {x}.",
+                                     "My professor expects me to be tested {x}."),
+            ("Good luck on {x}.", "I wish you luck.", "Then there is time to learn."),
+            ("When is my exam?", "On which day is my exam?", "What day is my exam?", "Which day is the exam?",
+             "For when does my professor expect me?"), "Your exam is on {x}."),
+    "budget": (lambda rng, split: v.number(rng, split, 100, 9999),
+               ("My budget is {x} dollars.", "I can spend {x} dollars.", "I have {x} dollars.", "We have a budget of {x} dollars.",
+                "Not a cent beyond {x} dollars may go."),
+               ("I will keep that in mind.", "That is a good budget.", "I see, {x} dollars."),
+               ("What is my budget?", "How much can I spend?", "How much money do I have?", "How big is my budget?",
+                "How many dollars may go?"), "Your budget is {x} dollars."),
+    "friend": (v.name, ("My [best friend|sister|brother] is called {x}.", "I have a friend called {x}.", "{x} is my best friend.",
+                        "My friend's name is {x}.", "With {x} I share all my secrets."),
+               ("Greet {x} from me.", "It is good to have {x}.", "I see."),
+               ("What is my friend called?", "Who is my friend?", "What is the name of my friend?", "What's my friend's name?",
+                "With whom do I share secrets?"), "Your friend is called {x}."),
+    "food": (v.words_of(v.FOODS), ("My favourite food is {x}.", "I love {x}.", "I like to eat {x}.", "I could eat {x} every day.",
+                                   "Cook me {x} and I am happy."),
+             ("{x} is tasty.", "I see, {x}.", "Good taste."),
+             ("What is my favourite food?", "What do I like to eat?", "Which food do I love?", "What could I eat every day?",
+              "What should one cook for me?"), "Your favourite food is {x}."),
+}
+REMEMBERED_ZH = {
+    "name": (v.name_zh, ("我叫{x}。", "我的名字是{x}。", "你好，我是{x}。", "大家叫我{x}。", "爸妈给我起名{x}。"),
+             ("你好，{x}。", "很高兴认识你，{x}。"), ("我叫什么名字？", "我的名字是什么？", "你记得我的名字吗？", "我是谁？", "爸妈给我起了什么名？"),
+             "你叫{x}。"),
+    "city": (v.place_zh, ("我住在{x}。", "我家在{x}。", "我搬到了{x}。", "我来自{x}。", "这阵子可以在{x}找到我。"), ("{x}是个好地方。", "好的，{x}。"),
+             ("我住在哪里？", "我家在哪儿？", "我住在什么地方？", "这阵子可以在哪儿找到我？"), "你住在{x}。"),
+    "food": (v.words_of(v.FOODS_ZH), ("我喜欢吃{x}。", "我最爱{x}。", "我每天都吃{x}。", "给我做{x}我就高兴。"), ("{x}很好吃。", "好的。"),
+             ("我喜欢吃什么？", "我最爱吃什么？", "给我做什么我会高兴？"), "你喜欢吃{x}。"),
+}
+SMALL_TALK = (
+    ("[Hello|Hi]!", "Hello! How can I help you?"), ("How are you?", "I am fine, thank you. What can I do for you?"),
+    ("[Thanks|Thank you][!|.]", "You are welcome."), ("Who are you?", "I am course-lm, a small language model that was made for this course."),
+    ("[Good morning|Good evening][!|.]", "Good day! What can I do for you?"), ("What can you do?", "I can explain the course's terms, add and subtract, answer from passages, write JSON, call functions, complete Python and tell stories."),
+    ("[Bye|Goodbye][!|.]", "Goodbye!"), ("That is [good|nice|interesting].", "I am glad to hear that."), ("[Ok|OK|I see].", "Good. What is next?"),
+    ("I am [tired|a bit tired] today.", "Then take a short break."), ("It is [raining|cold|hot] today.", "Then it is a good day to learn something."),
+    ("你好！", "你好！有什么可以帮你？"), ("谢谢。", "不客气。"), ("你是谁？", "我是 course-lm，为这门课训练的小语言模型。"), ("再见。", "再见！"),
+    ("Can you help me?", "Yes. What do you need?"), ("Tell me something.", "A small model can still be useful."), ("I have a [question|few questions].", "Please ask."),
+    ("Tell me a joke.", "A token walks into a cache and says: I have been here before."), ("What should I [learn|do] first?", "Read the first lesson, then run its demo."),
+)
+
+
+def last_or_rest(split: str, options: tuple[str, ...]) -> tuple[str, ...]:
+    """The split's own templates: the last one is held out."""
+    return options[:-1] if split == v.TRAIN else options[-1:]
+
+
+def small_talk(rng: Random, split: str) -> list[dict]:
+    """A turn in between: small talk, a sum or a term."""
+    kind = rng.random()
+    if kind < 0.5:
+        user, answer = rng.choice(SMALL_TALK)
+        return turn(fill(rng, user), answer)
+    if kind < 0.8:
+        a, b = v.pair(rng, split)
+        return turn(f"What is {a} + {b}?", equation(a, b, "+"))
+    term = rng.choice(terms())
+    return turn(f"What is {term['en']}?", term["definition_en"])
+
+
+def turn(user: str, answer: str) -> list[dict]:
+    """A user's message and its answer."""
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+
+
+def remember(rng: Random, split: str) -> Example:
+    """Facts that the user tells, turns in between, and questions for the facts."""
+    chinese = rng.random() < 0.2
+    table = REMEMBERED_ZH if chinese else REMEMBERED
+    count = rng.randint(1, min(4, len(table)))
+    chosen = rng.sample(list(table), count)
+    values: Record = {}
+    messages: list[dict] = []
+    free: list[str] = []
+    long = split == v.TRAIN and rng.random() < 0.05
+    for key in chosen + (rng.sample(chosen, 1) if rng.random() < 0.2 else []):
+        value_of, statements, replies, _, _ = table[key]
+        again = key in values
+        values[key] = value_of(rng, split)
+        statement = fill(rng, rng.choice(last_or_rest(split, statements)), x=values[key])
+        if again:
+            prefix = "更正一下，" if chinese else "[Sorry, I was wrong.|Correction:|A change:|Actually, that was wrong.] "
+            statement = fill(rng, prefix) + statement
+        statement = statement[0].upper() + statement[1:]
+        free.append(statement)
+        reply = fill(rng, rng.choice(replies), x=values[key])
+        messages += turn(statement, reply[0].upper() + reply[1:])
+        for _ in range(rng.randint(4, 12) if long else rng.choice((0, 0, 0, 1, 1, 2))):
+            messages += small_talk(rng, split)
+    asked = rng.sample(chosen, rng.randint(1, count) if split == v.TRAIN else 1)
+    for key in asked:
+        question = fill(rng, rng.choice(last_or_rest(split, table[key][3])))
+        answer = fill(rng, table[key][4], x=values[key])
+        messages += turn(question, answer)
+    free.append(question)
+    if split == v.TRAIN and rng.random() < 0.3:
+        messages.insert(0, {"role": "system", "content": SYSTEM})
+    return Example("chat", tuple(messages), answer=answer, keys=(answer,), free_text=tuple(free))
+
+
+CHAIN_FIRST = ("What is {a} + {b}?", "Add {a} and {b}.", "{a} + {b}", "Compute {a} + {b}.", "What do {a} and {b} give?", "Sum {a} with {b} for a start.")
+CHAIN_ADD = ("[Now|And] add {c}.", "Plus {c}?", "And {c} more?", "Add {c} to [that|the result].", "Now put {c} on top of it.")
+CHAIN_SUBTRACT = ("[Now|And] subtract {c}.", "Minus {c}?", "Take away {c}.", "Subtract {c} from [that|the result].", "Now let {c} go from it.")
+
+
+def chained_sums(rng: Random, split: str) -> Example:
+    """A sum, and then more on its result."""
+    a, b = v.pair(rng, split, high=400)
+    question = fill(rng, rng.choice(last_or_rest(split, CHAIN_FIRST)), a=a, b=b)
+    messages, result, free = turn(question, equation(a, b, "+")), a + b, [question]
+    for _ in range(rng.choice((1, 1, 2))):
+        for _ in range(50):
+            c = rng.randint(1, max(1, min(result, 400)))
+            if v.split_of(min(result, c), max(result, c)) == split and result + c < 1000:
+                break
+        else:
+            break
+        sign = rng.choice("+-") if result > c else "+"
+        question = fill(rng, rng.choice(last_or_rest(split, CHAIN_ADD if sign == "+" else CHAIN_SUBTRACT)), c=c)
+        answer = equation(result, c, sign)
+        free.append(question)
+        messages += turn(question, answer)
+        result = result + c if sign == "+" else result - c
+    answer = messages[-1]["content"]
+    return Example("chat", tuple(messages), answer=answer, keys=(answer,), free_text=tuple(free))
+
+
+FOLLOW_UP = (("Are you sure?", "Yes. {definition}"), ("[Say|Tell me] that again.", "{definition}"), ("Repeat[, please|].", "{definition}"),
+             ("I did not [get|understand] that.", "{definition}"), ("Once more for me?", "{definition}"))
+
+
+def follow_up(rng: Random, split: str) -> Example:
+    """A term, small talk, and the term again: "say that again", "what was the first term I asked about?"."""
+    first, second = rng.sample(terms(), 2)
+    language = rng.choice(("en", "en", "zh"))
+    messages = turn(ask(rng, split, first, language), first[f"definition_{language}"])
+    if rng.random() < 0.6 or language == "zh":
+        messages += turn(ask(rng, split, second, language), second[f"definition_{language}"])
+        which, term = rng.choice((("first", first), ("last", second)))
+        if language == "zh":
+            question, answer = f"我{'先' if which == 'first' else '刚刚'}问的是哪个术语？", f"你问的是{term['zh']}。"
+        else:
+            question = fill(rng, f"[What was the {which} term I asked about?|Which term did I ask about {which}?]")
+            answer = f"You asked about {term['en']}."
+        messages += turn(question, answer)
+    else:
+        question, answer = rng.choice(FOLLOW_UP)
+        answer = answer.format(definition=first["definition_en"])
+        messages += turn(fill(rng, question), answer)
+    return Example("chat", tuple(messages), answer=answer, keys=(answer,), free_text=())
+
+
+def dialogue(rng: Random, split: str) -> Example:
+    """A chat of one of the kinds above; held-out ones are those with values to remember."""
+    kind = rng.random()
+    if split == v.HELD_OUT:
+        return remember(rng, split) if kind < 0.7 else chained_sums(rng, split)
+    if kind < 0.6:
+        return remember(rng, split)
+    if kind < 0.75:
+        return chained_sums(rng, split)
+    if kind < 0.9:
+        return follow_up(rng, split)
+    messages = [message for _ in range(rng.randint(1, 4)) for message in small_talk(rng, split)]
+    return Example("chat", tuple(messages))

@@ -1,0 +1,66 @@
+"""Whether an answer to a held-out example is right: one rule per skill."""
+
+import json
+import re
+import signal
+from types import FrameType
+
+from common.course_lm.corpus_values import Example
+
+CONTAINS = {"terms_en", "terms_zh", "chinese"}
+
+
+def is_right(example: Example, answer: str) -> bool:
+    """Whether the answer is right by its skill's rule."""
+    answer = answer.strip()
+    if example.skill in CONTAINS:
+        return any(key.lower() in answer.lower() for key in example.keys)
+    if example.skill == "arithmetic":
+        numbers = re.findall(r"\d+", answer)
+        return bool(numbers) and numbers[-1] == example.keys[0]
+    if example.skill == "json":
+        return parsed(answer) == json.loads(example.keys[0])
+    if "<tool_call>" in example.answer:
+        calls = [parsed(text) for text in re.findall(r"<tool_call>(.*?)</tool_call>", answer, re.DOTALL)]
+        wanted = example.answer.removeprefix("<tool_call>").removesuffix("</tool_call>")
+        return calls == [json.loads(wanted)]
+    if example.skill == "code":
+        return runs_right(example, answer)
+    return answer == example.keys[0].strip()
+
+
+def parsed(text: str) -> object:
+    """A text as JSON, or None."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def runs_right(example: Example, answer: str) -> bool:
+    """Whether the written function returns the true one's values on the example's calls."""
+    *calls, truth = example.keys
+    block = re.search(r"```python\n(.*?)```", answer, re.DOTALL)
+    if example.prompt:
+        source = f"{example.prompt}\n    {answer.split('<|endoftext|>')[0]}\n"
+    else:
+        source = block.group(1) if block else answer
+    return values(source, calls) == values(truth, calls)
+
+
+def values(source: str, calls: list[str], seconds: int = 2) -> list[str] | None:
+    """The calls' results as text, or None where the source fails or takes too long."""
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        scope: dict = {}
+        exec(source, scope)
+        return [repr(eval(call, scope)) for call in calls]
+    except Exception:  # whatever a model's program raises, it is wrong
+        return None
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,211 @@
+"""A load generator for OpenAI completion servers: closed loop (users) and open loop (Poisson arrivals).
+
+The clients run in processes of their own, so that the one who measures is not what is measured. Tokens are
+counted from the server's `usage`. Times are of CLOCK_MONOTONIC, which all processes of a machine share.
+"""
+
+import asyncio
+import json
+import math
+import multiprocessing
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+
+from common.timing import Stream, percentile
+
+USERS_PER_PROCESS = 32
+REQUESTS_PER_SECOND_PER_PROCESS = 50
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one request. `error` is empty for a success; times in seconds of one clock."""
+
+    start_s: float
+    end_s: float
+    output_tokens: int = 0
+    token_s: tuple[float, ...] = ()  # arrival of each streamed chunk that carried text; empty without streaming
+    error: str = ""
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.start_s, self.token_s)
+
+
+@dataclass(frozen=True)
+class Load:
+    """All outcomes of one run, from its first request to its last answer."""
+
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+    @property
+    def completed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not outcome.error]
+
+    @property
+    def failed(self) -> int:
+        return len(self.outcomes) - len(self.completed)
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of answers that arrived whole: what a failed request had produced is worth nothing to its user."""
+        return sum(outcome.output_tokens for outcome in self.completed)
+
+    @property
+    def output_tok_s(self) -> float:
+        return self.output_tokens / self.seconds
+
+    def latency_s(self, q: float) -> float:
+        """q-th percentile of end-to-end latency in seconds. A failed request counts with the time it cost its user."""
+        return percentile([outcome.end_s - outcome.start_s for outcome in self.outcomes], q)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests go and how they look. `prompts` are token ids or texts, taken in turn."""
+
+    url: str
+    model: str
+    prompts: Sequence[object]
+    max_tokens: int
+    deadline_s: float = 60.0
+    stream: bool = True
+    extra: dict = field(default_factory=dict)
+
+    def body(self, index: int) -> dict:
+        """The JSON of request number `index`: greedy, exactly `max_tokens` tokens."""
+        body = {
+            "model": self.model,
+            "prompt": self.prompts[index % len(self.prompts)],
+            "max_tokens": self.max_tokens,
+            "temperature": 0.0,
+            "ignore_eos": True,
+            **self.extra,
+        }
+        if self.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
+
+
+async def _send(client: httpx.AsyncClient, target: Target, index: int) -> Outcome:
+    start = time.monotonic()
+    tokens, times = 0, []
+    try:
+        async with asyncio.timeout(target.deadline_s):
+            async with client.stream("POST", "/v1/completions", json=target.body(index)) as response:
+                if response.status_code != 200:
+                    text = (await response.aread()).decode(errors="replace")
+                    return Outcome(start, time.monotonic(), error=f"{response.status_code}: {text[:200]}")
+                if not target.stream:
+                    tokens = json.loads(await response.aread())["usage"]["completion_tokens"]
+                else:
+                    async for line in response.aiter_lines():
+                        if not line.startswith("data: ") or line == "data: [DONE]":
+                            continue
+                        arrival = time.monotonic()
+                        chunk = json.loads(line[6:])
+                        if "error" in chunk:
+                            return Outcome(start, arrival, error=str(chunk["error"])[:200])
+                        if chunk["choices"]:
+                            times.append(arrival)
+                        if chunk.get("usage"):
+                            tokens = chunk["usage"]["completion_tokens"]
+                    if not tokens:
+                        return Outcome(start, time.monotonic(), error="the stream ended before its usage")
+    except TimeoutError:
+        return Outcome(start, time.monotonic(), error=f"no answer within {target.deadline_s:g} s")
+    except httpx.HTTPError as error:
+        return Outcome(start, time.monotonic(), error=f"{type(error).__name__}: {error}")
+    return Outcome(start, time.monotonic(), tokens, tuple(times))
+
+
+def _client(target: Target, connections: int) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncClient(base_url=target.url, limits=limits, timeout=None, trust_env=False)
+
+
+async def _closed(target: Target, users: Sequence[int], begin: float, stop: float, at_least: int) -> list[Outcome]:
+    async def user(number: int) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while time.monotonic() < stop or len(outcomes) < at_least:
+            outcomes.append(await _send(client, target, number + 1000 * len(outcomes)))
+            if outcomes[-1].error.startswith("ConnectError"):
+                break  # nobody listens any more: asking again at once would only spin
+        return outcomes
+
+    async with _client(target, len(users)) as client:
+        await asyncio.sleep(max(0.0, begin - time.monotonic()))
+        per_user = await asyncio.gather(*(user(number) for number in users))
+        return [outcome for outcomes in per_user for outcome in outcomes]
+
+
+async def _open(target: Target, arrivals: Sequence[tuple[int, float]], begin: float) -> list[Outcome]:
+    async def request(index: int, offset: float) -> Outcome:
+        await asyncio.sleep(max(0.0, begin + offset - time.monotonic()))
+        return await _send(client, target, index)
+
+    async with _client(target, len(arrivals)) as client:
+        return list(await asyncio.gather(*(request(index, offset) for index, offset in arrivals)))
+
+
+def _run_closed(*arguments: object) -> list[Outcome]:
+    return asyncio.run(_closed(*arguments))
+
+
+def _run_open(*arguments: object) -> list[Outcome]:
+    return asyncio.run(_open(*arguments))
+
+
+class Clients:
+    """Client processes, started once and used for several runs. A context manager."""
+
+    def __init__(self, processes: int):
+        self.processes = processes
+        self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+        list(self._pool.map(math.sqrt, range(processes)))  # start them all before anything is timed
+
+    def __enter__(self) -> "Clients":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def closed_loop(self, target: Target, users: int, seconds: float, at_least: int = 1) -> Load:
+        """`users` users, each sending its next request when the last is answered, for `seconds` seconds.
+
+        A user who has begun a request waits for its answer, so the run lasts a little longer; each user sends
+        at least `at_least` requests.
+        """
+        begin = time.monotonic() + 0.2
+        stop = begin + seconds
+        shares = [range(users)[i :: self.processes] for i in range(min(users, self.processes))]
+        return self._gather(_run_closed, [(target, share, begin, stop, at_least) for share in shares])
+
+    def open_loop(self, target: Target, requests: int, requests_per_s: float, seed: int = 0) -> Load:
+        """`requests` requests at Poisson arrivals, sent whether or not earlier ones were answered."""
+        draw = random.Random(seed)
+        clock, arrivals = 0.0, []
+        for index in range(requests):
+            arrivals.append((index, clock))
+            clock += draw.expovariate(requests_per_s)
+        begin = time.monotonic() + 0.2
+        shares = [arrivals[i :: self.processes] for i in range(min(requests, self.processes))]
+        return self._gather(_run_open, [(target, share, begin) for share in shares])
+
+    def _gather(self, run, shares: list[tuple]) -> Load:
+        futures = [self._pool.submit(run, *share) for share in shares]
+        outcomes = sorted((o for future in futures for o in future.result()), key=lambda outcome: outcome.start_s)
+        seconds = max(o.end_s for o in outcomes) - min(o.start_s for o in outcomes)
+        return Load(tuple(outcomes), seconds)
+
+
+def clients(users: int = 0, requests_per_s: float = 0.0) -> Clients:
+    """As many client processes as that many users, or that rate, need."""
+    needed = max(users / USERS_PER_PROCESS, requests_per_s / REQUESTS_PER_SECOND_PER_PROCESS)
+    return Clients(max(1, math.ceil(needed)))

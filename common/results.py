@@ -1,0 +1,218 @@
+"""Files of measurements: one object per hardware in a chapter's results/ folder, written whole or not at all."""
+
+import ast
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from common.columns import COLUMNS
+from common.problems import Problem
+
+SCHEMA = 1
+PREFERRED = ("h100", "h200", "a100", "cpu")  # which hardware to show first where several were recorded
+PRESENTATION = {"chapter", "columns", "figures", "render", "results", "screen"}  # changes nothing that is measured
+
+
+def path(folder: Path, slug: str) -> Path:
+    return folder / "results" / f"{slug}.json"
+
+
+def read(file: Path) -> dict:
+    """One results file. Raises Problem if it is damaged or of another schema."""
+    try:
+        stored = json.loads(file.read_text())
+        if stored["schema"] != SCHEMA:
+            raise Problem(f"{file} has schema {stored['schema']}, this course reads {SCHEMA}.", "Record it again.")
+        if not all({"rows", "date", "hardware"} <= record.keys() for record in stored["experiments"].values()):
+            raise KeyError("rows")
+        return stored
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise Problem(
+            f"{file} is damaged ({type(error).__name__}: {error}).",
+            f"Restore it with `git checkout -- {file}`, or move it away and record again.",
+        ) from None
+
+
+def read_all(folder: Path) -> dict[str, dict]:
+    """Every results file of a chapter, by hardware, the preferred hardware first."""
+    files = {file.stem: read(file) for file in sorted((folder / "results").glob("*.json"))}
+    order = sorted(files, key=lambda slug: (PREFERRED.index(slug) if slug in PREFERRED else len(PREFERRED), slug))
+    return {slug: files[slug] for slug in order}
+
+
+def write(file: Path, text: str) -> None:
+    """Replace a file in one step: a crash leaves the old or the new one, never half of one."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text)
+        os.replace(fresh, file)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise Problem(
+            f"{file} can't be written: {error.strerror}.", f"Make the folder writable: chmod u+w {file.parent}"
+        ) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Raise Problem if results can't be saved there: better before the measurement than after."""
+    probe = folder / "results" / ".probe"
+    write(probe, "")
+    probe.unlink()
+
+
+def save(folder: Path, slug: str, name: str, record: dict) -> Path:
+    """Put one experiment's record into the file of this hardware; the other experiments stay as they are."""
+    unknown = [column for row in record["rows"] for column in row if column not in COLUMNS]
+    if unknown:
+        raise ValueError(f"columns without unit and meaning: {sorted(set(unknown))}; add them to common/columns.py")
+    file = path(folder, slug)
+    stored = read(file) if file.exists() else {"schema": SCHEMA, "experiments": {}}
+    stored["hardware"] = record["hardware"]["name"]
+    stored["experiments"][name] = record
+    write(file, json.dumps(stored, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return file
+
+
+def rows(table: pd.DataFrame) -> list[dict]:
+    """A table as JSON can hold it: None for what is missing, plain Python numbers, four significant digits kept."""
+
+    def plain(value: object) -> object:
+        if value is None or value is pd.NA:
+            return None
+        if hasattr(value, "item"):
+            value = value.item()
+        if isinstance(value, float):
+            return float(f"{value:.4g}") if math.isfinite(value) else None
+        return value
+
+    return [{column: plain(value) for column, value in row.items()} for row in table.to_dict("records")]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a measurement depends on; the CUDA version only where PyTorch was built for it."""
+    found = {"python": platform.python_version()}
+    for name in ("vllm", "torch", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    import torch
+
+    found["torch"] = torch.__version__
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def environment() -> dict[str, str]:
+    """The variables that change what vLLM, NCCL and CUDA do."""
+    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "NCCL_", "CUDA_"))}
+
+
+def commit(folder: Path) -> tuple[str, bool]:
+    """(commit, whether the tree differs from it); COURSE_COMMIT where git does not answer."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--", ":/", ":!*/results", ":!*results.md", ":!*/figures"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return head.stdout.strip(), bool(status.stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("COURSE_COMMIT", "unknown"), False
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def source_hash(demo: Path, name: str) -> str:
+    """Hash of an experiment: its function, what that calls in the demo, and the modules of `common` it names."""
+    tree = ast.parse(demo.read_text())
+    defined: dict[str, ast.stmt] = {}
+    imported: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            defined[node.name] = node
+        elif isinstance(node, ast.Assign):
+            defined |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "common":
+            for alias in node.names:
+                module = alias.name if node.module == "common" else node.module.removeprefix("common.")
+                imported[alias.asname or alias.name] = module
+    reached, waiting, modules = set(), [name], set()
+    while waiting:
+        current = waiting.pop()
+        if current in reached:
+            continue
+        reached.add(current)
+        if current in imported:
+            modules.add(imported[current])
+        elif current in defined:
+            waiting += [n.id for n in ast.walk(defined[current]) if isinstance(n, ast.Name)]
+    digest = hashlib.sha256()
+    for part in sorted(reached & defined.keys()):
+        digest.update(ast.dump(defined[part]).encode())
+    for module in sorted(modules - PRESENTATION):
+        digest.update((Path(__file__).parent / (module.replace(".", "/") + ".py")).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def stale(folder: Path) -> list[str]:
+    """The records of a chapter whose experiment has changed since: 'h100: naive_server'."""
+    demo = folder / "demo.py"
+    return [
+        f"{folder.name} {slug}: {name}"
+        for slug, stored in read_all(folder).items()
+        for name, record in stored["experiments"].items()
+        if record["source_hash"] != source_hash(demo, name)
+    ]
+
+
+def record(
+    *,
+    folder: Path,
+    question: str,
+    command: str,
+    hardware: dict,
+    model: dict,
+    settings: dict,
+    predictions: list[dict],
+    table: pd.DataFrame,
+    reading: str,
+    seconds: float,
+    source: Callable[[], str],
+) -> dict:
+    """One experiment's record, ready for `save`."""
+    head, dirty = commit(folder)
+    return {
+        "question": question,
+        "command": command,
+        "date": now(),
+        "commit": head,
+        "dirty": dirty,
+        "hardware": hardware,
+        "environment": environment(),
+        "versions": versions(),
+        "model": model,
+        "settings": settings,
+        "predictions": predictions,
+        "source_hash": source(),
+        "seconds": round(seconds, 1),
+        "columns": {c: {"unit": COLUMNS[c][0], "meaning": COLUMNS[c][1]} for c in table.columns if c in COLUMNS},
+        "reading": reading,
+        "rows": rows(table),
+    }

@@ -1,0 +1,156 @@
+"""What a demo shows: a card, questions, predictions, tables; readable from the back of a room.
+
+Everything else that is printed while a demo runs (vLLM's log, warnings of C++ code) goes to a file.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+
+
+def number(value: object) -> str:
+    """A value as tables show it: three significant digits, thousands separated, a dash for what is missing."""
+    if value is None or value != value:  # NaN is the one value unequal to itself
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if value == 0 or abs(value) >= 100:
+            return f"{value:,.0f}"
+        return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"
+    return str(value)
+
+
+class Screen:
+    """The terminal. `present` clears it for each experiment and waits for a key at each step."""
+
+    def __init__(self, present: bool = False, file=None):
+        self.present = present
+        shown = file or sys.stdout
+        width = os.get_terminal_size(shown.fileno()).columns if shown.isatty() else 110
+        self.console = Console(file=shown, highlight=False, width=width)
+
+    def say(self, text: str, style: str = "") -> None:
+        self.console.print(escape(text), style=style)
+
+    def aside(self, title: str, text: str) -> None:
+        """A titled text, indented."""
+        self.console.print(Padding(f"[bold]{escape(title)}[/bold]\n{escape(text.strip())}", (0, 0, 0, 2)))
+
+    def stream(self, title: str, pieces: Iterable[str]) -> None:
+        """A titled text, each piece as soon as it is there."""
+        self.console.print(f"  [bold]{escape(title)}[/bold]")
+        self.console.print("  ", end="")
+        for piece in pieces:
+            self.console.print(escape(piece), end="", soft_wrap=True)
+        self.console.print()
+
+    def card(self, title: str, lines: list[tuple[str, str]]) -> None:
+        grid = Table.grid(padding=(0, 2))
+        for name, value in lines:
+            grid.add_row(f"[bold]{name}[/bold]", escape(value))
+        self.console.print(Panel(grid, title=f"[bold]{escape(title)}[/bold]", title_align="left", expand=False))
+
+    def question(self, name: str, text: str, place: str) -> None:
+        if self.present:
+            self.console.clear()
+        self.console.print()
+        self.console.rule(f"[bold]{escape(name)}[/bold]  {place}", align="left")
+        self.say(text, style="bold cyan")
+        self.pause()
+
+    def prediction(self, name: str, value: float, unit: str, because: str) -> None:
+        self.console.print(f"  [yellow]predicted[/yellow] {escape(name)}: {number(value)} {unit}  ({escape(because)})")
+        self.pause()
+
+    def comparison(self, name: str, predicted: float, measured: float, unit: str) -> None:
+        ratio = f", {measured / predicted:.2f} of the prediction" if predicted else ""
+        self.console.print(
+            f"  [green]measured[/green]  {escape(name)}: {number(measured)} {unit}  (predicted {number(predicted)}{ratio})"
+        )
+
+    def table(self, rows: list[dict], title: str = "") -> None:
+        table = Table(
+            box=SIMPLE_HEAD,
+            padding=(0, 1),
+            collapse_padding=True,
+            title=title or None,
+            title_justify="left",
+            title_style="italic",
+        )
+        columns = list(rows[0]) if rows else []
+        for column in columns:
+            numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
+            whole = numeric or max(len(str(row[column])) for row in rows) <= 26
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
+        for row in rows:
+            table.add_row(*(escape(number(row[column])) for column in columns))
+        self.console.print(table)
+        self.pause()
+
+    def problem(self, message: str, meaning: str, fix: str) -> None:
+        self.console.print(f"[bold red]error[/bold red]  {escape(message)}")
+        if meaning:
+            self.console.print(f"  meaning  {escape(meaning)}")
+        self.console.print(f"  [bold]fix[/bold]      {escape(fix)}")
+
+    @contextmanager
+    def status(self, text: str) -> Iterator:
+        """A line that says what is being done; `update(text)` changes it. Plain lines where there is no terminal."""
+        with self.console.status(escape(text)) as status:
+            if not self.console.is_terminal:
+                status.update = lambda text: self.console.print(f"  … {escape(text)}", style="dim")
+            yield status
+
+    def pause(self) -> None:
+        """Wait for a key when presenting to a room; q or Ctrl-C ends the demo."""
+        if not (self.present and sys.stdin.isatty()):
+            return
+        import termios
+        import tty
+
+        self.console.print("[dim]any key[/dim]", end="")
+        keyboard = sys.stdin.fileno()
+        before = termios.tcgetattr(keyboard)
+        try:
+            tty.setcbreak(keyboard)
+            key = os.read(keyboard, 8)
+        finally:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        self.console.print("\r       \r", end="")
+        if key in (b"q", b"\x03"):
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def output_to(log: Path) -> Iterator:
+    """Send what this process and its children print to `log`; yields a file that still reaches the terminal."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminal, errors = os.dup(1), os.dup(2)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    try:
+        with os.fdopen(os.dup(terminal), "w", buffering=1) as shown:
+            yield shown
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(terminal, 1)
+        os.dup2(errors, 2)
+        os.close(terminal)
+        os.close(errors)
