@@ -36,7 +36,8 @@ chapter.option("--input-tokens", type=int, default=100, help="prompt length of h
 chapter.option("--output-tokens", type=int, default=200, help="answer length of headline and agreement (200)")
 
 DEADLINE_S = 10.0  # what a user waits before giving up; a request not answered by then has failed
-NAIVE_OUTPUT_TOKENS = 64
+WINDOW_S = 5.0  # how long users go on sending at each level
+NAIVE_OUTPUT_TOKENS = 32
 # Default prices per hour, so that dollars can be shown; --gpu-price sets your own.
 PRICES = {"h100": (2.99, "Lambda, on-demand, 1 × H100 SXM"), "cpu": (0.0893, "AWS c7i.large, 2 vCPU, on-demand")}
 
@@ -66,7 +67,7 @@ def transformers_server(run, max_batch: int):
 
 def measure_users(run, name: str, server: serving.Server, levels: list[int]) -> list[dict]:
     """Closed-loop load at each number of users; a row for each."""
-    window_s = run.size(full=6.0, smoke=1.5)
+    window_s = run.size(full=WINDOW_S, smoke=1.5)
     target = load.Target(
         server.url, run.model.name, throughput.random_prompts(4096, 100), NAIVE_OUTPUT_TOKENS, DEADLINE_S, stream=False
     )
@@ -110,7 +111,7 @@ def naive_server(run):
         output_tokens=NAIVE_OUTPUT_TOKENS,
         deadline_s=DEADLINE_S,
         seed=0,
-        window_s=run.size(full=6.0, smoke=1.5),
+        window_s=run.size(full=WINDOW_S, smoke=1.5),
         warmups=1,
     )
     run.predict(
@@ -135,7 +136,7 @@ def naive_server(run):
         f"static batching at {most} users over naive", at_most.output_tok_s["static_batching"] / one.output_tok_s
     )
     run.reading(
-        f"At {most} users vLLM gives {at_most.output_tok_s['vllm'] / best['naive']:.1f} times the best that naive reaches, "
+        f"At {most} users vLLM gives {at_most.output_tok_s['vllm'] / best['naive']:.1f} times the best of naive, "
         f"and fails {at_most.failed['vllm']} requests where naive fails {at_most.failed['naive']}."
     )
     return table
@@ -161,7 +162,7 @@ def best_batch(run, network, tokens: tuple[int, int]) -> int:
     import torch
 
     best, best_rate = 1, 0.0
-    for batch in run.size(full=[8, 32, 128, 256, 512] if run.machine.gpus else [8, 32, 64], smoke=[4]):
+    for batch in run.size(full=[16, 64, 256] if run.machine.gpus else [8, 32, 64], smoke=[4]):
         run.step(f"looking for Transformers' best batch: {batch}")
         try:
             rate = throughput.of_transformers(network, batch, *tokens)()
@@ -253,7 +254,7 @@ def headline(run):
     run.setting(alternated=bool(run.machine.gpus))
     ratio = table.set_index("row")
     run.reading(
-        f"vLLM at {large} requests makes {ratio.x_batch_1['vllm_large_batch']:.0f} times what Transformers makes of one, "
+        f"With {large} requests vLLM makes {ratio.x_batch_1['vllm_large_batch']:.0f} times as much as Transformers of one, "
         f"{ratio.x_best_batch['vllm_large_batch']:.1f} times what it makes at its best batch of {batch}, "
         f"and {ratio.x_batch_1['vllm_batch_1']:.1f} times at one request."
     )
@@ -291,7 +292,7 @@ def cost(run):
 def agreement(run):
     """Do our tokens/s agree with those of vLLM's own benchmark?"""
     tokens = lengths(run)
-    count = run.size(full=1000 if run.machine.gpus else 256, smoke=8)
+    count = run.size(full=500 if run.machine.gpus else 256, smoke=8)
     run.setting(requests=count, temperature=1.0)
     llm = run.engine(enable_prefix_caching=False)
     run.step(f"{count} requests, measured here")

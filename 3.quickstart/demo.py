@@ -241,7 +241,7 @@ def failures(run):
         meaning, fix = explain(error)
         run.show(failure, f"{first_line(error, 200)}\nmeaning: {meaning}\nfix: {fix}")
         rows.append(
-            {"failure": failure, "error": first_line(error, 160), "meaning": meaning, "fix": fix, "fixed_works": fixed}
+            {"failure": failure, "error": first_line(error, 100), "meaning": meaning, "fix": fix, "fixed_works": fixed}
         )
 
     small = {"gpu_memory_utilization": 0.3} if run.machine.gpus else {}

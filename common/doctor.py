@@ -93,9 +93,7 @@ def operating_system(has_gpu: bool) -> Check:
     except SetupError as error:
         return Check("system", f"{found}: {error}", "fail", error.fix)
     if wsl and str(Path.cwd()).startswith("/mnt/"):
-        return Check(
-            "system", found + ", on a Windows drive", "warn", "Clone into WSL's own disk (~): /mnt is slow."
-        )
+        return Check("system", found + ", on a Windows drive", "warn", "Clone into WSL's own disk (~): /mnt is slow.")
     return Check("system", found, "ok")
 
 
@@ -116,19 +114,15 @@ def processor() -> Check:
 
 
 def memory() -> Check:
-    sizes = {
-        name: int(kib) * 1024 for name, kib in re.findall(r"^(Mem\w+):\s+(\d+)", read("/proc/meminfo"), re.M)
-    }
+    sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(Mem\w+):\s+(\d+)", read("/proc/meminfo"), re.M)}
     limit = read("/sys/fs/cgroup/memory.max").strip()
     total = min([sizes.get("MemTotal", 0)] + ([int(limit)] if limit.isdigit() else []))
     available = min(total, sizes.get("MemAvailable", 0))
     found = f"{total / GIB:.0f} GiB, {available / GIB:.0f} GiB available"
-    if available < 3 * GIB:
-        return Check("memory", found, "fail", "Free some: one engine on a CPU wants 3 GiB.")
-    if available < 8 * GIB:
-        return Check(
-            "memory", found, "warn", "Demos with two engines or servers at once want 8 GiB available."
-        )
+    if available < 2 * GIB:
+        return Check("memory", found, "fail", "Free some: an engine with course-lm alone takes 1.3 GiB on a CPU.")
+    if available < 6 * GIB:
+        return Check("memory", found, "warn", "Demos with two engines or servers at once want 6 GiB available.")
     return Check("memory", found, "ok")
 
 
@@ -140,9 +134,7 @@ def instruction_sets(has_gpu: bool) -> Check:
         return Check("CPU instructions", found, "ok")
     if "avx2" in flags:
         return Check("CPU instructions", found, "warn", "It runs; a CPU with AVX-512 is faster.")
-    return Check(
-        "CPU instructions", found, "fail", "Take a newer machine or a GPU: vLLM's CPU code needs AVX2."
-    )
+    return Check("CPU instructions", found, "fail", "Take a newer machine or a GPU: vLLM's CPU code needs AVX2.")
 
 
 def driver_version(driver: str | None, probe: dict) -> Check:
@@ -168,9 +160,7 @@ def gpu(seen: GpuSeen) -> Check:
     total = seen.total_bytes / GIB
     found = f"{seen.name}, compute capability {major}.{minor}, {free:.1f} of {total:.1f} GiB free"
     if (major, minor) < (7, 5):
-        return Check(
-            "GPU", found, "fail", "CUDA 13 dropped GPUs before Turing: run COURSE_DEVICE=cpu make demo"
-        )
+        return Check("GPU", found, "fail", "CUDA 13 dropped GPUs before Turing: run COURSE_DEVICE=cpu make demo")
     from common.shapes import TIERS  # only where there is a GPU: an old Python need not read it
 
     fitting = [shape for needed, shape in TIERS if free >= needed]
@@ -195,9 +185,7 @@ def torch_build(has_gpu: bool, probe: dict) -> Check:
     found = f"{version}, CUDA {probe['torch_cuda']}, sees {devices} GPU{'s' if devices != 1 else ''}"
     if has_gpu and not devices:
         hidden = "CUDA_VISIBLE_DEVICES" in os.environ
-        return Check(
-            "torch", found, "fail", "unset CUDA_VISIBLE_DEVICES" if hidden else "Reboot the machine."
-        )
+        return Check("torch", found, "fail", "unset CUDA_VISIBLE_DEVICES" if hidden else "Reboot the machine.")
     return Check("torch", found, "ok")
 
 
@@ -266,9 +254,7 @@ def shared_memory() -> Check:
 def open_files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < 4096:
-        return Check(
-            "open files", f"limit {soft}", "warn", f"ulimit -n {hard} (load tests open a socket a request)"
-        )
+        return Check("open files", f"limit {soft}", "warn", f"ulimit -n {hard} (load tests open a socket a request)")
     return Check("open files", "no limit" if soft < 0 else f"limit {soft:,}", "ok")
 
 
@@ -278,9 +264,7 @@ def port(number: int) -> Check:
         try:
             listener.bind(("0.0.0.0", number))
         except OSError:
-            return Check(
-                f"port {number}", "in use", "warn", f"ss -ltnp 'sport = :{number}' names who; or --port."
-            )
+            return Check(f"port {number}", "in use", "warn", f"ss -ltnp 'sport = :{number}' names who; or --port.")
     return Check(f"port {number}", "free", "ok")
 
 
@@ -297,9 +281,7 @@ def container_toolkit(has_gpu: bool) -> Check:
     found = shutil.which("nvidia-ctk") or shutil.which("nvidia-container-cli")
     if found or not has_gpu:
         return Check("NVIDIA container toolkit", found or "not needed without a GPU", "ok")
-    return Check(
-        "NVIDIA container toolkit", "not installed", "warn", "sudo apt install nvidia-container-toolkit"
-    )
+    return Check("NVIDIA container toolkit", "not installed", "warn", "sudo apt install nvidia-container-toolkit")
 
 
 def unreachable(reason: str) -> Check:

@@ -19,10 +19,15 @@ def head_dim(config: dict) -> int:
     return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
+def kv_heads(config: dict) -> int:
+    """Number of KV heads; a config.json without it means one for each attention head."""
+    return config.get("num_key_value_heads") or config["num_attention_heads"]
+
+
 def parameters(config: dict) -> int:
     """Number of weights of the model that `config` (a config.json) describes."""
-    hidden, heads, kv_heads = config["hidden_size"], config["num_attention_heads"], config["num_key_value_heads"]
-    query, key_value = heads * head_dim(config), kv_heads * head_dim(config)
+    hidden = config["hidden_size"]
+    query, key_value = config["num_attention_heads"] * head_dim(config), kv_heads(config) * head_dim(config)
     attention = hidden * (query + 2 * key_value) + query * hidden
     if config["model_type"] == "qwen2":
         attention += query + 2 * key_value  # Qwen2 has a bias on Q, K and V
@@ -40,7 +45,7 @@ def weight_bytes(config: dict, dtype: str = "bfloat16") -> int:
 
 def kv_bytes_per_token(config: dict, dtype: str = "bfloat16") -> int:
     """Bytes that one token adds to the KV cache: a key and a value for each KV head of each layer."""
-    return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim(config) * DTYPE_BYTES[dtype]
+    return 2 * config["num_hidden_layers"] * kv_heads(config) * head_dim(config) * DTYPE_BYTES[dtype]
 
 
 @dataclass(frozen=True)

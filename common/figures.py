@@ -30,7 +30,8 @@ class Figure:
 
     def source(self, record: dict) -> str:
         """A hash of all that the picture shows."""
-        drawn = json.dumps([asdict(self), record["rows"], record["hardware"]["name"], record["date"]], sort_keys=True)
+        shown = [record["rows"], record["hardware"]["name"], record["model"]["weights"], record["date"]]
+        drawn = json.dumps([asdict(self), *shown], sort_keys=True)
         return hashlib.sha256(drawn.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
 
     def is_current(self, folder: Path, slug: str, record: dict) -> bool:
@@ -40,8 +41,11 @@ class Figure:
         file = self.file(folder, slug)
         if not file.exists():
             return False
-        with Image.open(file) as picture:
-            return picture.text.get(MARK) == self.source(record)
+        try:
+            with Image.open(file) as picture:
+                return picture.text.get(MARK) == self.source(record)
+        except OSError:  # cut short, or no picture at all
+            return False
 
     def draw(self, folder: Path, slug: str, record: dict) -> None:
         """Write the picture for one hardware."""
@@ -64,6 +68,8 @@ class Figure:
 
     def _lines(self, axes, rows: list[dict]) -> None:
         groups = list(dict.fromkeys(row[self.by] for row in rows)) if self.by else [None]
+        if len(groups) > len(COLOURS):
+            raise ValueError(f"{self.name} has {len(groups)} lines, and there are {len(COLOURS)} colours")
         for colour, group in zip(COLOURS, groups, strict=False):
             points = [
                 (row[self.x], row[self.y])

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ class Machine:
         """The name of this hardware's results file: cpu, h100, h200x2, rtx4090 …"""
         if not self.gpus:
             return "cpu"
-        name = re.sub(r"NVIDIA|GeForce|Tesla|\d+\s*GB.*|HBM\d\w*|PCIe|SXM\d?|NVL", " ", self.gpus[0].name)
+        name = re.sub(r"NVIDIA|GeForce|Tesla|\d+\s*GB.*|HBM\d\w*|PCI[eE]|SXM\d?|NVL", " ", self.gpus[0].name)
         words = re.sub(r"[^a-z0-9]+", "", name.lower())
         return words + (f"x{len(self.gpus)}" if len(self.gpus) > 1 else "")
 
@@ -58,31 +59,33 @@ class Peak:
     source: str
 
 
-# Dense figures, without sparsity. The more specific name stands first: the first match counts.
-PEAKS: tuple[tuple[str, Peak], ...] = (
-    ("H200", Peak(4.8e12, 989e12, "NVIDIA H200 data sheet")),
-    ("H100 PCIe", Peak(2.0e12, 756e12, "NVIDIA H100 data sheet, PCIe")),
-    ("H100 NVL", Peak(3.9e12, 835e12, "NVIDIA H100 data sheet, NVL")),
-    ("H100", Peak(3.35e12, 989e12, "NVIDIA H100 data sheet, SXM")),
-    ("A100-SXM4-80GB", Peak(2.039e12, 312e12, "NVIDIA A100 data sheet, SXM 80 GB")),
-    ("A100 80GB PCIe", Peak(1.935e12, 312e12, "NVIDIA A100 data sheet, PCIe 80 GB")),
-    ("A100", Peak(1.555e12, 312e12, "NVIDIA A100 data sheet, 40 GB")),
-    ("L40S", Peak(0.864e12, 362e12, "NVIDIA L40S data sheet")),
-    ("L4", Peak(0.300e12, 121e12, "NVIDIA L4 data sheet")),
-    ("A10G", Peak(0.600e12, 70e12, "AWS G5 instance page, NVIDIA A10G")),
-    ("A10", Peak(0.600e12, 125e12, "NVIDIA A10 data sheet")),
-    ("RTX 4090", Peak(1.008e12, 165e12, "NVIDIA Ada architecture white paper, RTX 4090")),
-    ("RTX 3090", Peak(0.936e12, 71e12, "NVIDIA Ampere GA102 white paper, RTX 3090")),
-    ("T4", Peak(0.320e12, 65e12, "NVIDIA T4 data sheet, fp16")),
-)
+# Dense figures, without sparsity, by the driver's name of the GPU without "NVIDIA" and its like.
+PEAKS: dict[str, Peak] = {
+    "H200": Peak(4.8e12, 989e12, "NVIDIA H200 data sheet"),
+    "H200 NVL": Peak(4.8e12, 835e12, "NVIDIA H200 data sheet, NVL"),
+    "H100 80GB HBM3": Peak(3.35e12, 989e12, "NVIDIA H100 data sheet, SXM"),
+    "H100 PCIe": Peak(2.0e12, 756e12, "NVIDIA H100 data sheet, PCIe"),
+    "H100 NVL": Peak(3.9e12, 835e12, "NVIDIA H100 data sheet, NVL"),
+    "A100-SXM4-80GB": Peak(2.039e12, 312e12, "NVIDIA A100 data sheet, SXM 80 GB"),
+    "A100 80GB PCIe": Peak(1.935e12, 312e12, "NVIDIA A100 data sheet, PCIe 80 GB"),
+    "A100-SXM4-40GB": Peak(1.555e12, 312e12, "NVIDIA A100 data sheet, 40 GB"),
+    "A100-PCIE-40GB": Peak(1.555e12, 312e12, "NVIDIA A100 data sheet, 40 GB"),
+    "L40S": Peak(0.864e12, 362e12, "NVIDIA L40S data sheet"),
+    "L4": Peak(0.300e12, 121e12, "NVIDIA L4 data sheet"),
+    "A10G": Peak(0.600e12, 70e12, "AWS G5 instance page, NVIDIA A10G"),
+    "A10": Peak(0.600e12, 125e12, "NVIDIA A10 data sheet"),
+    "RTX 4090": Peak(1.008e12, 165e12, "NVIDIA Ada architecture white paper, RTX 4090"),
+    "RTX 3090": Peak(0.936e12, 71e12, "NVIDIA Ampere GA102 white paper, RTX 3090"),
+    "T4": Peak(0.320e12, 65e12, "NVIDIA T4 data sheet, fp16"),
+}
 
 
 def peak(gpu_name: str) -> Peak | None:
-    """The published peak of a GPU, or None where we have no source: never a guess."""
-    for name, figures in PEAKS:
-        if re.search(rf"\b{re.escape(name)}\b", gpu_name):
-            return figures
-    return None
+    """The published peak of a GPU, or None where we have no source: never a guess.
+
+    The whole name must agree: a laptop's RTX 4090, an H800 or a MIG slice of an H100 is another GPU.
+    """
+    return PEAKS.get(re.sub(r"NVIDIA|GeForce|Tesla", "", gpu_name).strip())
 
 
 def nvml_module():
@@ -110,9 +113,27 @@ def visible_handles(nvml) -> list:
     for name in wanted:
         if name.isdigit() and int(name) < len(handles):
             chosen.append(handles[int(name)])
-        else:
+        elif any(uuid.startswith(name) for uuid in uuids):
             chosen += [h for h, uuid in zip(handles, uuids, strict=True) if uuid.startswith(name)]
+        else:
+            break  # CUDA ignores what follows an entry that does not exist
     return chosen
+
+
+def reading(ask: Callable, *arguments: object):
+    """What NVML answers, or None where this GPU does not report it, as laptops and virtual GPUs often do."""
+    import pynvml
+
+    try:
+        return ask(*arguments)
+    except pynvml.NVMLError:
+        return None
+
+
+def power_w(nvml, handle) -> float | None:
+    """Power that a GPU draws now, in watts."""
+    milliwatts = reading(nvml.nvmlDeviceGetPowerUsage, handle)
+    return None if milliwatts is None else milliwatts / 1000
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -123,10 +144,7 @@ def gpus() -> tuple[Gpu, ...]:
     found = []
     for index, handle in enumerate(visible_handles(nvml)):
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        try:
-            limit = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000
-        except nvml.NVMLError:
-            limit = None
+        limit = reading(nvml.nvmlDeviceGetPowerManagementLimit, handle)
         found.append(
             Gpu(
                 index=index,
@@ -135,7 +153,7 @@ def gpus() -> tuple[Gpu, ...]:
                 free_bytes=memory.free,
                 driver=nvml.nvmlSystemGetDriverVersion(),
                 compute_capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
-                power_limit_w=limit,
+                power_limit_w=limit / 1000 if limit else None,
             )
         )
     return tuple(found)
@@ -170,13 +188,16 @@ def machine() -> Machine:
 
 
 def clocks() -> list[dict]:
-    """For each GPU: SM and memory clock in MHz, temperature in °C, power in W, and why it throttles, if it does."""
+    """For each GPU: SM and memory clock in MHz, temperature in °C, power in W, and why it throttles, if it does.
+
+    None stands for what a GPU does not report.
+    """
     nvml = nvml_module()
     if nvml is None:
         return []
     readings = []
     for handle in visible_handles(nvml):
-        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+        reasons = reading(nvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
         slowed_by = {
             "power cap": nvml.nvmlClocksEventReasonSwPowerCap,
             "heat": nvml.nvmlClocksThrottleReasonHwThermalSlowdown | nvml.nvmlClocksEventReasonSwThermalSlowdown,
@@ -184,11 +205,11 @@ def clocks() -> list[dict]:
         }
         readings.append(
             {
-                "sm_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-                "memory_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-                "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-                "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-                "throttled_by": [reason for reason, bit in slowed_by.items() if reasons & bit],
+                "sm_mhz": reading(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+                "memory_mhz": reading(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+                "temperature_c": reading(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+                "power_w": power_w(nvml, handle),
+                "throttled_by": None if reasons is None else [why for why, bit in slowed_by.items() if reasons & bit],
             }
         )
     return readings

@@ -114,9 +114,7 @@ class Job:
         command = [os.path.join(VENV, "bin", "python"), "-m", "pip", "install", "--no-compile", "--no-input"]
         command += ["--disable-pip-version-check", "--progress-bar", "off"] + self.options
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=ROOT
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environ, cwd=ROOT)
 
     def poll(self):
         """The exit status, or None while it runs."""
@@ -142,9 +140,7 @@ def run_jobs(jobs, count_to):
             for job, status in zip(jobs, states):
                 if status:
                     sentence, fix = explain(job.output())
-                    tail = [
-                        line for line in job.output().splitlines() if "is ignored: it is neither" not in line
-                    ]
+                    tail = [line for line in job.output().splitlines() if "is ignored: it is neither" not in line]
                     print("\n" + "\n".join("    " + line[:160] for line in tail[-ERROR_LINES:]))
                     raise SetupError(sentence, fix + "\nThe whole log: " + job.log)
             show(f"packages {len(installed())} of {count_to}")

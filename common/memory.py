@@ -11,7 +11,7 @@ from common import hardware
 
 @dataclass
 class Samples:
-    """What the sampler saw. Without a GPU every figure is None."""
+    """What the sampler saw. A figure is None without a GPU, and where the GPU does not report it."""
 
     seconds: float = 0.0
     used_bytes: list[int] = field(default_factory=list)
@@ -50,8 +50,12 @@ def sample(interval_s: float = 0.1) -> Iterator[Samples]:
     def watch() -> None:
         while not stop.is_set():
             samples.used_bytes.append(nvml.nvmlDeviceGetMemoryInfo(handles[0]).used)
-            samples.utilisation_pct.append(nvml.nvmlDeviceGetUtilizationRates(handles[0]).gpu)
-            samples.power_w.append(sum(nvml.nvmlDeviceGetPowerUsage(h) for h in handles) / 1000)
+            rates = hardware.reading(nvml.nvmlDeviceGetUtilizationRates, handles[0])
+            if rates is not None:
+                samples.utilisation_pct.append(rates.gpu)
+            powers = [hardware.power_w(nvml, handle) for handle in handles]
+            if None not in powers:
+                samples.power_w.append(sum(powers))
             stop.wait(interval_s)
 
     thread = threading.Thread(target=watch, daemon=True) if handles else None

@@ -66,6 +66,8 @@ def resolve(name: str) -> Model:
         if not (Path(name) / "config.json").exists():
             raise Problem(f"The folder {name} holds no config.json.", "Name the folder that holds the model's files.")
         return Model(name, name, "published")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise Problem(f"There is no folder {name}.", "Check the path, or take course-lm, shape:NAME or a hub name.")
     if "/" not in name:
         known = ["course-lm", *(f"shape:{shape}" for shape in SHAPES)]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)

@@ -49,7 +49,8 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         "Take a smaller model or a shorter max_model_len, or stop what else uses the memory.",
     ),
     (
-        r"maximum context length is \d+|longer than the maximum model length|exceeds? .*max_model_len",
+        r"maximum context length is \d+|cannot be greater than max_model_len|"
+        r"longer than the maximum model length|exceeds? .*max_model_len",
         "Prompt and requested output together are longer than the engine's max_model_len.",
         "Shorten the prompt, lower max_tokens, or start the engine with a larger max_model_len.",
     ),
@@ -74,11 +75,22 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         "Leave the option out: vLLM picks a backend that runs here. The message lists the names.",
     ),
     (
-        r"Invalid repository ID or local directory|does not appear to have a file named config.json|"
+        r"Invalid repository ID or local directory|Repo id must be in the form|"
+        r"does not appear to have a file named config.json|"
         r"is not a local folder and is not a valid model identifier|Repo(sitory)? ?[Nn]ot ?[Ff]ound|"
         r"couldn't connect to|LocalEntryNotFound|offline mode is enabled|Cannot find the requested files",
         "No model of that name is on this disk, and the hub did not give one.",
         "Check the spelling; without a network use course-lm, shape:NAME or a folder that holds config.json.",
+    ),
+    (
+        r"Cannot find any model weights",
+        "The folder has a config.json and no weight files.",
+        "Copy or download the *.safetensors files, or pass load_format='dummy' if you want random weights.",
+    ),
+    (
+        r"Model architectures .* are not supported|does not recognize this architecture",
+        "This version of vLLM does not know the model's architecture.",
+        "Check the list of supported models; a newer vLLM or model_impl='transformers' may load it.",
     ),
     (
         r"Connection refused|All connection attempts failed|Server disconnected",
@@ -89,6 +101,11 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         r"Permission denied|Read-only file system",
         "This user may not write there.",
         "Change the folder's owner or mode, or work in a copy of the course that you own.",
+    ),
+    (
+        r"Not a directory|File exists|Is a directory",
+        "A file stands where a folder belongs, or a folder where a file does.",
+        "Move it away: `ls -ld` of that path and of those above it shows which it is.",
     ),
 )
 

@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from common import results
@@ -87,7 +88,8 @@ def results_page(folder: Path) -> str:
                 lines += ["", "| prediction | predicted | measured | from |", "| --- | ---: | ---: | --- |"]
                 for p in record["predictions"]:
                     measured = number(p.get("measured"))
-                    lines.append(f"| {p['name']} [{p['unit']}] | {number(p['value'])} | {measured} | {p['because']} |")
+                    because = p["because"].replace("|", "\\|")
+                    lines.append(f"| {p['name']} [{p['unit']}] | {number(p['value'])} | {measured} | {because} |")
             lines += ["", _provenance(record)]
             units = [
                 f"`{c}` {m['meaning']}" + (f" [{m['unit']}]" if m["unit"] else "") for c, m in record["columns"].items()
@@ -116,16 +118,31 @@ def _selection(folder: Path, experiment: str, slug: str, settings: str) -> tuple
     if "/" in experiment:
         chapter, experiment = experiment.split("/")
         folder = ROOT / chapter
-    options = dict(word.split("=", 1) for word in settings.split())
+    options = dict(re.findall(r"(columns|where|format)=(\S+)", settings))
+    if " ".join(f"{name}={value}" for name, value in options.items()) != " ".join(settings.split()):
+        raise ValueError(f"settings '{settings.strip()}'")
     record = results.read_all(folder).get(slug, {}).get("experiments", {}).get(experiment)
     if record is None:
         return None, options
     wanted = [pair.split(":", 1) for pair in options.get("where", "").split(",") if pair]
-    return [row for row in record["rows"] if all(str(row[column]) == value for column, value in wanted)], options
+    rows = [row for row in record["rows"] if all(str(row[column]) == value for column, value in wanted)]
+    return rows, options
 
 
 def fill(text: str, folder: Path) -> str:
     """A Markdown text with its marks filled from the results of `folder`. Raises Problem for a mark that fits no row."""
+
+    def checked(filled: Callable[[re.Match], str]) -> Callable[[re.Match], str]:
+        def replace(match: re.Match) -> str:
+            try:
+                return filled(match)
+            except (KeyError, ValueError) as error:
+                raise Problem(
+                    f"{folder.name}: {match[1]} asks for what is not there ({type(error).__name__}: {error}).",
+                    "Its columns are those of the record; it may have columns=a,b where=column:value,… and format=.1f.",
+                ) from None
+
+        return replace
 
     def fill_table(match: re.Match) -> str:
         rows, options = _selection(folder, match[2], match[3], match[4])
@@ -143,7 +160,14 @@ def fill(text: str, folder: Path) -> str:
         shown = format(value, options["format"]) if "format" in options and value is not None else number(value)
         return f"{match[1]}{shown}{match[6]}"
 
-    return VALUE.sub(fill_value, TABLE.sub(fill_table, text))
+    for kind, pattern in (("table", TABLE), ("value", VALUE)):
+        begun, whole = text.count(f"<!-- {kind} "), len(pattern.findall(text))
+        if begun != whole:
+            raise Problem(
+                f"{folder.name}: of {begun} {kind} marks {whole} are whole: one lacks its end, or a word.",
+                f"Write <!-- {kind} EXPERIMENT HARDWARE … --> and <!-- end {kind} -->.",
+            )
+    return VALUE.sub(checked(fill_value), TABLE.sub(checked(fill_table), text))
 
 
 def outputs() -> dict[Path, str]:

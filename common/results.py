@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +16,19 @@ from pathlib import Path
 import pandas as pd
 
 from common.columns import COLUMNS
-from common.problems import Problem
+from common.problems import Problem, explain
 
 SCHEMA = 1
 PREFERRED = ("h100", "h200", "a100", "cpu")  # which hardware to show first where several were recorded
 PRESENTATION = {"chapter", "columns", "figures", "render", "results", "screen"}  # changes nothing that is measured
+
+# Written by a recording or from it: never what a measurement depends on.
+GENERATED = (":(top,exclude)*/results/*", ":(top,exclude)*/results.md", ":(top,exclude)*/figures/*")
+# What every record holds.
+RECORD = {
+    "question", "command", "date", "commit", "dirty", "hardware", "environment", "versions", "model", "settings",
+    "predictions", "source_hash", "seconds", "columns", "reading", "rows",
+}  # fmt: skip
 
 
 def path(folder: Path, slug: str) -> Path:
@@ -32,8 +41,10 @@ def read(file: Path) -> dict:
         stored = json.loads(file.read_text())
         if stored["schema"] != SCHEMA:
             raise Problem(f"{file} has schema {stored['schema']}, this course reads {SCHEMA}.", "Record it again.")
-        if not all({"rows", "date", "hardware"} <= record.keys() for record in stored["experiments"].values()):
-            raise KeyError("rows")
+        for record in stored["experiments"].values():
+            missing = RECORD - record.keys()
+            if missing:
+                raise KeyError(*sorted(missing))
         return stored
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
@@ -57,10 +68,10 @@ def write(file: Path, text: str) -> None:
         fresh.write_text(text)
         os.replace(fresh, file)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise Problem(
-            f"{file} can't be written: {error.strerror}.", f"Make the folder writable: chmod u+w {file.parent}"
-        ) from None
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        meaning, fix = explain(error)
+        raise Problem(f"{file} can't be written: {error.strerror}.", f"{fix} Folder: {file.parent}", meaning) from None
 
 
 def check_writable(folder: Path) -> None:
@@ -83,19 +94,24 @@ def save(folder: Path, slug: str, name: str, record: dict) -> Path:
     return file
 
 
+def plain(value: object) -> object:
+    """A value as JSON can hold it: None for what is missing or not finite, four significant digits of a float."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if value is None or value is pd.NA:
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value
+
+
 def rows(table: pd.DataFrame) -> list[dict]:
-    """A table as JSON can hold it: None for what is missing, plain Python numbers, four significant digits kept."""
-
-    def plain(value: object) -> object:
-        if value is None or value is pd.NA:
-            return None
-        if hasattr(value, "item"):
-            value = value.item()
-        if isinstance(value, float):
-            return float(f"{value:.4g}") if math.isfinite(value) else None
-        return value
-
-    return [{column: plain(value) for column, value in row.items()} for row in table.to_dict("records")]
+    """A table as JSON can hold it."""
+    return plain(table.to_dict("records"))
 
 
 def versions() -> dict[str, str]:
@@ -124,7 +140,7 @@ def commit(folder: Path) -> tuple[str, bool]:
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--", ":/", ":!*/results", ":!*results.md", ":!*/figures"],
+            ["git", "status", "--porcelain", "--untracked-files=all", "--", ":/", *GENERATED],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -139,6 +155,14 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def _shape(node: object) -> object:
+    """An AST without positions and empty fields. `ast.dump` will not do: Pythons differ in the fields it writes."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return type(node).__name__, fields
+    return [_shape(part) for part in node] if isinstance(node, list) else node
+
+
 def source_hash(demo: Path, name: str) -> str:
     """Hash of an experiment: its function, what that calls in the demo, and the modules of `common` it names."""
     tree = ast.parse(demo.read_text())
@@ -147,8 +171,9 @@ def source_hash(demo: Path, name: str) -> str:
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             defined[node.name] = node
-        elif isinstance(node, ast.Assign):
-            defined |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {n.id: node for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "common":
             for alias in node.names:
                 module = alias.name if node.module == "common" else node.module.removeprefix("common.")
@@ -165,7 +190,7 @@ def source_hash(demo: Path, name: str) -> str:
             waiting += [n.id for n in ast.walk(defined[current]) if isinstance(n, ast.Name)]
     digest = hashlib.sha256()
     for part in sorted(reached & defined.keys()):
-        digest.update(ast.dump(defined[part]).encode())
+        digest.update(repr(_shape(defined[part])).encode())
     for module in sorted(modules - PRESENTATION):
         digest.update((Path(__file__).parent / (module.replace(".", "/") + ".py")).read_bytes())
     return digest.hexdigest()[:16]
@@ -208,8 +233,8 @@ def record(
         "environment": environment(),
         "versions": versions(),
         "model": model,
-        "settings": settings,
-        "predictions": predictions,
+        "settings": plain(settings),
+        "predictions": plain(predictions),
         "source_hash": source(),
         "seconds": round(seconds, 1),
         "columns": {c: {"unit": COLUMNS[c][0], "meaning": COLUMNS[c][1]} for c in table.columns if c in COLUMNS},

@@ -77,7 +77,8 @@ class Screen:
     def comparison(self, name: str, predicted: float, measured: float, unit: str) -> None:
         ratio = f", {measured / predicted:.2f} of the prediction" if predicted else ""
         self.console.print(
-            f"  [green]measured[/green]  {escape(name)}: {number(measured)} {unit}  (predicted {number(predicted)}{ratio})"
+            f"  [green]measured[/green]  {escape(name)}: {number(measured)} {unit} "
+            f"(predicted {number(predicted)}{ratio})"
         )
 
     def table(self, rows: list[dict], title: str = "") -> None:

@@ -72,9 +72,13 @@ EXCEPTION = re.compile(
 def first_error(log: Path) -> str:
     """The line of a log that names the cause: the first exception, else a line that says error, else the last."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    exceptions = [match[1] for line in lines if (match := EXCEPTION.match(line))]
+    for number, line in enumerate(lines):
+        if match := EXCEPTION.match(line):
+            # pydantic says what is wrong on the lines after the one that it raises with
+            rest = lines[number + 1 : number + 3] if "validation error" in line else []
+            return " ".join([match[1], *rest])
     errors = [line for line in lines if "error:" in line.lower()]
-    return next(iter(exceptions + errors + lines[-1:]), "its log is empty")
+    return next(iter(errors + lines[-1:]), "its log is empty")
 
 
 def _die_with_parent() -> None:

@@ -12,7 +12,7 @@ def percentile(values: Sequence[float], q: float) -> float:
 
     Raises ValueError for no values.
     """
-    if not values:
+    if len(values) == 0:
         raise ValueError("a percentile of no values does not exist")
     ordered = sorted(values)
     position = (len(ordered) - 1) * q / 100

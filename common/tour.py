@@ -40,6 +40,7 @@ def stop(process: subprocess.Popen, patience_s: float = 15.0) -> None:
     _, alive = psutil.wait_procs(children, timeout=1)
     for child in alive:
         child.kill()
+    psutil.wait_procs(alive, timeout=5)
     process.wait()
 
 
@@ -90,15 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run all demos; 0 if each ended well, 1 if one did not, 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m common.tour", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all reports into one file")
-    parser.add_argument(
-        "--limit", type=float, default=900, metavar="S", help="seconds that one demo may take"
-    )
+    parser.add_argument("--limit", type=float, default=900, metavar="S", help="seconds that one demo may take")
     options, passed_on = parser.parse_known_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="course-demo-"))
     chapters, reports, interrupted = demos(), [], False
-    console.print(f"{len(chapters)} chapters in their short form. What they print goes to {folder}")
+    console.print(f"{len(chapters)} chapters in their short form. What they print goes to {folder}", soft_wrap=True)
     try:
         for place, demo in enumerate(chapters, 1):
             name = demo.parent.name

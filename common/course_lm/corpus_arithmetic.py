@@ -14,10 +14,12 @@ ADD = (
     "[Can|Could] you add {a} and {b}?", "Quick: {a} + {b}?", "What number is {b} more than {a}?", "{a} 加 {b} 等于多少？",
     "计算 {a} + {b}。", "{a}+{b}=?", "I need the total of {a} and {b}.", "{a} and {b} together make how much?",
     "请问 {a} 加上 {b} 是多少？", "Increase {a} by {b}.", "Evaluate {a} + {b}",
-)
-ADD_HELD_OUT = (
     "Put {a} and {b} together: which number results?", "Do you know how much {a} and {b} add up to?",
     "Starting at {a}, I go up by {b}. Where am I?", "Let us see, {a} + {b} would be?",
+)
+ADD_HELD_OUT = (
+    "Which number do you get from {a} plus {b}?", "Please find out how much {a} and {b} are together.",
+    "I have to add {b} to {a}. What is the result?", "Tell me the sum, please: {a} and {b}.",
 )
 SUBTRACT = (
     "{a} - {b}", "{a} - {b} =", "{a}-{b}", "What is {a} - {b}?", "What is {a} minus {b}?", "How much is {a} - {b}?",
@@ -27,10 +29,12 @@ SUBTRACT = (
     "[Can|Could] you subtract {b} from {a}?", "Quick: {a} - {b}?", "What number is {b} less than {a}?",
     "{a} 减 {b} 等于多少？", "计算 {a} - {b}。", "{a}-{b}=?", "By how much is {a} larger than {b}?",
     "请问 {a} 减去 {b} 是多少？", "Decrease {a} by {b}.", "Evaluate {a} - {b}", "How far is it from {b} to {a}?",
-)
-SUBTRACT_HELD_OUT = (
     "Remove {b} out of {a}: which number remains?", "Do you know how much {a} without {b} would be?",
     "Starting at {a}, I go down by {b}. Where am I?", "Let us see, {a} - {b} would be?",
+)
+SUBTRACT_HELD_OUT = (
+    "Which number do you get from {a} minus {b}?", "Please find out how much {a} without {b} is.",
+    "I have to subtract {b} from {a}. What is the result?", "Tell me the difference, please: {a} and {b}.",
 )
 # Word problems: a person, a thing, a second person.
 ADD_STORY = (
@@ -53,12 +57,16 @@ ADD_STORY = (
     "{name} 有 {a} 个苹果，又买了 {b} 个，现在有多少个？", "第一天卖出 {a} 件，第二天卖出 {b} 件，一共多少件？",
     "A GPU served {a} requests before lunch and {b} after it. How many on that day?",
     "{name} scored {a} points, then {b} points. What is the [total|score]?",
-)
-ADD_STORY_HELD_OUT = (
     "{a} {things} lie on {name}'s table. {friend} brings another {b}. Count them all, please.",
     "After baking {a} loaves at dawn, {name} bakes {b} at noon. How big is the whole batch?",
     "Two lorries leave for the port, one with {a} crates, one with {b}. How many crates travel?",
     "{friend} typed {a} words, {name} typed {b} words; the report joins both. How long is it?",
+)
+ADD_STORY_HELD_OUT = (
+    "There are {a} {things} on {name}'s table, and {friend} puts {b} more on it. How many are there now?",
+    "{name} baked {a} loaves on {day} and {b} loaves the day after. What is the total?",
+    "One train has {a} people, another train has {b}. How many people are on both?",
+    "{friend} wrote {a} words and {name} wrote {b} words. How many words are there in all?",
 )
 SUBTRACT_STORY = (
     "{name} has {a} {things} and [sells|loses|gives away] {b}. How many {things} are left?",
@@ -80,12 +88,16 @@ SUBTRACT_STORY = (
     "{name} 有 {a} 个苹果，吃了 {b} 个，还剩多少个？", "仓库有 {a} 件货，运走 {b} 件，还剩多少件？",
     "A queue of {a} requests shrinks by {b}. How long is it now?",
     "{name} is {a} cm tall, the {thing} is {b} cm. What is the difference?",
-)
-SUBTRACT_STORY_HELD_OUT = (
     "{a} {things} lie on {name}'s table. {friend} carries {b} off. Count what stays, please.",
     "After baking {a} loaves, {name} hands {b} to the neighbours. How big is the rest?",
     "A lorry starts with {a} crates and unloads {b} at the port. How many crates travel on?",
     "{name} wrote {a} words and then deleted {b} of them. How long is the report?",
+)
+SUBTRACT_STORY_HELD_OUT = (
+    "There are {a} {things} on {name}'s table, and {friend} takes {b}. How many are there now?",
+    "{name} baked {a} loaves on {day} and gives {b} to {friend}. How many loaves are left?",
+    "A train starts with {a} people and {b} get off. How many people stay on the train?",
+    "{name} wrote {a} words and removed {b} of them. How many words are left?",
 )
 
 

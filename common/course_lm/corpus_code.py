@@ -12,7 +12,7 @@ from common.course_lm.prompts import CODE_FORM, SYSTEM_CODE, function_head
 
 @dataclass(frozen=True)
 class Function:
-    """A function to write: names to choose from, arguments, docstrings (the last is held out), body, test calls.
+    """A function to write: names to choose from, arguments, docstrings (the second is held out), body, test calls.
 
     `{k}` in names, docstrings and body is a number; `calls` are argument lists as source text.
     """
@@ -25,17 +25,18 @@ class Function:
     constants: tuple[int, ...] = (0,)
 
 
-LIST_CALLS = ("[3, -4, 10, 7, 6, 0]", "[1, 2, 3, 4, 5, 12]", "[-8, 9, 30, 15]")
+# Every condition below holds for some number of each.
+LIST_CALLS = ("[3, -4, 10, 7, 6, 0, 45, -9, 504]", "[-8, 9, 30, 15, -3, 1, 56, 48, 0]", "[1, 2, 3, 4, 12, -7, 72, 40, 0]")
 # Which numbers of a list: words in a name, in docstrings, the condition on n.
 CONDITIONS = (
-    ("", ("all numbers", "the numbers", "all values", "the items"), ""),
-    ("even", ("the even numbers", "all even numbers", "all numbers that are even", "the even values"), "n % 2 == 0"),
-    ("odd", ("the odd numbers", "all odd numbers", "all numbers that are odd", "the odd values"), "n % 2 == 1"),
-    ("positive", ("the positive numbers", "all positive numbers", "all numbers above zero", "the values over zero"), "n > 0"),
-    ("negative", ("the negative numbers", "all negative numbers", "all numbers below zero", "the values under zero"), "n < 0"),
-    ("greater", ("the numbers greater than {k}", "all numbers above {k}", "all numbers larger than {k}", "the values over {k}"), "n > {k}"),
-    ("less", ("the numbers less than {k}", "all numbers below {k}", "all numbers smaller than {k}", "the values under {k}"), "n < {k}"),
-    ("divisible", ("the numbers divisible by {k}", "all multiples of {k}", "all numbers that {k} divides", "the values which {k} divides"), "n % {k} == 0"),
+    ("", ("all numbers", "the numbers", "all values", "the items", "all items"), ""),
+    ("even", ("the even numbers", "all even numbers", "all numbers that are even", "the even values", "the numbers that are even"), "n % 2 == 0"),
+    ("odd", ("the odd numbers", "all odd numbers", "all numbers that are odd", "the odd values", "the numbers that are odd"), "n % 2 == 1"),
+    ("positive", ("the positive numbers", "all positive numbers", "all numbers above zero", "the values over zero", "the numbers above zero"), "n > 0"),
+    ("negative", ("the negative numbers", "all negative numbers", "all numbers below zero", "the values under zero", "the numbers below zero"), "n < 0"),
+    ("greater", ("the numbers greater than {k}", "all numbers above {k}", "all numbers larger than {k}", "the values over {k}", "the numbers above {k}"), "n > {k}"),
+    ("less", ("the numbers less than {k}", "all numbers below {k}", "all numbers smaller than {k}", "the values under {k}", "the numbers below {k}"), "n < {k}"),
+    ("divisible", ("the numbers divisible by {k}", "all multiples of {k}", "all numbers that {k} divides", "the values which {k} divides", "the numbers that {k} divides"), "n % {k} == 0"),
 )
 # What to do with each number first.
 TRANSFORMS = (
@@ -44,11 +45,11 @@ TRANSFORMS = (
 )
 # What to make of the list: name, docstrings, expression over a generator.
 AGGREGATES = (
-    ("sum", ("Return the sum of {what}.", "Add up {what} of the list.", "Sum {what} in the list.", "Compute the total of {what}.", "Total {what} and hand the result back."), "sum({each})"),
-    ("list", ("Return a list of {what}.", "Return {what} as a list.", "Collect {what} of the list.", "Make a list of {what}.", "Gather {what} and hand the list back."), "[{each}]"),
-    ("max", ("Return the largest of {what}.", "Find the maximum of {what}.", "Return the maximum of {what}.", "Pick the largest of {what}.", "Hand back whichever of {what} is biggest."), "max({each})"),
-    ("min", ("Return the smallest of {what}.", "Find the minimum of {what}.", "Return the minimum of {what}.", "Pick the smallest of {what}.", "Hand back whichever of {what} is tiniest."), "min({each})"),
-    ("count", ("Count {what}.", "Return how many there are of {what}.", "Return the count of {what}.", "Return the number of {what}.", "Say how often one meets {what}."), "len([{each}])"),
+    ("sum", ("Return the sum of {what}.", "Add up {what} of the list.", "Sum {what} in the list.", "Compute the total of {what}.", "Total {what} and hand the result back.", "Compute the sum of {what}."), "sum({each})"),
+    ("list", ("Return a list of {what}.", "Return {what} as a list.", "Collect {what} of the list.", "Make a list of {what}.", "Gather {what} and hand the list back.", "Return {what} in a list."), "[{each}]"),
+    ("max", ("Return the largest of {what}.", "Find the maximum of {what}.", "Return the maximum of {what}.", "Pick the largest of {what}.", "Hand back whichever of {what} is biggest.", "Compute the maximum of {what}."), "max({each})"),
+    ("min", ("Return the smallest of {what}.", "Find the minimum of {what}.", "Return the minimum of {what}.", "Pick the smallest of {what}.", "Hand back whichever of {what} is tiniest.", "Compute the minimum of {what}."), "min({each})"),
+    ("count", ("Count {what}.", "Return how many there are of {what}.", "Return the count of {what}.", "Return the number of {what}.", "Say how often one meets {what}.", "Find how many there are of {what}."), "len([{each}])"),
 )
 ARGUMENT_NAMES = ("numbers", "values", "items", "xs")
 
@@ -60,8 +61,9 @@ def list_functions() -> Iterator[Function]:
             for transform, prefix, item in TRANSFORMS:
                 if aggregate in ("max", "min", "count") and transform or (not condition and not transform and aggregate == "list"):
                     continue
-                # The last wording of the condition goes with the last docstring: both are held out.
-                pairs = [(d, w) for d in docstrings[:-1] for w in wordings[:-1]] + [(docstrings[-1], wordings[-1])]
+                # The last wording of the condition goes with the last docstring: both are held out, in second place.
+                pairs = [(d, w) for d in docstrings[:-1] for w in wordings[:-1]]
+                pairs.insert(1, (docstrings[-1], wordings[-1]))
                 texts = tuple(d.format(what=prefix + w) for d, w in pairs)
                 for argument in ARGUMENT_NAMES:
                     each = f"{item} for n in {argument}" + (f" if {test}" if test else "")
@@ -117,9 +119,9 @@ OTHERS = (
     Function(("index_of_max", "argmax", "position_of_max"), ("values",), ("Return the index of the largest value.", "Find the position of the maximum.", "Return where the largest value is.", "Point at the slot that the biggest value takes."), "return values.index(max(values))", ("[3, 1, 9, 2]",)),
     Function(("flatten", "flatten_list", "merge_lists"), ("lists",), ("Flatten a list of lists.", "Return all items of the lists in one list.", "Merge the lists into one.", "Pour every inner list into a single one."), "return [item for part in lists for item in part]", ("[[1, 2], [3], []]",)),
     Function(("count_items", "frequencies", "histogram"), ("items",), ("Return a dict with the count of each item.", "Count how often each item occurs.", "Return the frequency of each item as a dict.", "Tally every item in a dict."), "counts = {{}}\n    for item in items:\n        counts[item] = counts.get(item, 0) + 1\n    return counts", ("[1, 2, 1]",)),
-    Function(("invert", "swap", "invert_dict"), ("mapping",), ("Swap keys and values.", "Return the dict with keys and values swapped.", "Invert the mapping.", "Let each key trade places with its value."), "return {{value: key for key, value in mapping.items()}}", ("{{1: 2, 3: 4}}",)),
-    Function(("sum_values", "total_values", "dict_total"), ("mapping",), ("Return the sum of the dict's values.", "Add up the values of the mapping.", "Sum all values of the dict.", "Total whatever the keys point at."), "return sum(mapping.values())", ("{{1: 2, 3: 4}}",)),
-    Function(("keys_above_{k}", "select_keys", "keys_over"), ("mapping",), ("Return the keys whose value is greater than {k}.", "List the keys with a value above {k}.", "Find the keys with values larger than {k}.", "Gather each key pointing at more than {k}."), "return [key for key, value in mapping.items() if value > {k}]", ("{{1: 2, 3: 40}}",), K),
+    Function(("invert", "swap", "invert_dict"), ("mapping",), ("Swap keys and values.", "Return the dict with keys and values swapped.", "Invert the mapping.", "Let each key trade places with its value."), "return {{value: key for key, value in mapping.items()}}", ("{1: 2, 3: 4}",)),
+    Function(("sum_values", "total_values", "dict_total"), ("mapping",), ("Return the sum of the dict's values.", "Add up the values of the mapping.", "Sum all values of the dict.", "Total whatever the keys point at."), "return sum(mapping.values())", ("{1: 2, 3: 4}",)),
+    Function(("keys_above_{k}", "select_keys", "keys_over"), ("mapping",), ("Return the keys whose value is greater than {k}.", "List the keys with a value above {k}.", "Find the keys with values larger than {k}.", "Gather each key pointing at more than {k}."), "return [key for key, value in mapping.items() if value > {k}]", ("{1: 2, 3: 40}",), K),
     Function(("contains", "has_item", "is_in"), ("items", "item"), ("Return True if the item is in the list.", "Check whether the list contains the item.", "Tell if item is one of the items.", "Say whether one meets item among the items."), "return item in items", ("[1, 2], 2", "[1, 2], 3")),
     Function(("repeat", "repeat_text", "multiply_text"), ("text", "n"), ("Repeat the text n times.", "Return the text n times in a row.", "Return n copies of the text.", "Say the text over and over until n is reached."), "return text * n", ('"ab", 3',)),
     Function(("count_up", "up_to", "numbers_to"), ("n",), ("Return the numbers from 1 to n.", "Return a list of 1 to n.", "List the numbers 1 up to n.", "Gather what one says when counting until n."), "return list(range(1, n + 1))", ("5", "1")),
@@ -136,11 +138,12 @@ def code(rng: Random, split: str) -> Example:
     """A function to complete; `keys` of a held-out one are the test calls, then the true source."""
     function = rng.choice(functions()[rng.random() < 0.5])
     k = rng.choice(function.constants)
-    docstring = rng.choice(function.docstrings[:-1] if split == v.TRAIN else function.docstrings[-1:]).format(k=k)
+    first, held_out, *others = function.docstrings
+    docstring = rng.choice((first, *others) if split == v.TRAIN else (held_out,)).format(k=k)
     body = "    " + function.body.format(k=k)
     name = rng.choice(function.names).format(k=k)
     head = function_head(name, list(function.arguments), docstring)
-    keys = (*(f"{name}({call.format(k=k)})" for call in function.calls), f"{head}\n{body}\n")
+    keys = (*(f"{name}({call})" for call in function.calls), f"{head}\n{body}\n")
     raw = rng.random() < 0.5
     if raw:
         return Example("code", prompt=head, answer=f"\n{body}\n<|endoftext|>", keys=keys, free_text=(docstring,))

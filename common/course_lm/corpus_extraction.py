@@ -64,7 +64,7 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "Hello, {name} here. I work as a {job}, I'm {age}, and {city} is my home.", "{city} is where {name} lives, a {job} of {age}.",
         "{name} lives in {city} and is {age}.", "{name} works as a {job} in {city}.",
         "{age} candles were on the cake that {city} gave its {job} {name}.",
-        "No {job} around {city} is as well liked as {name}, now in year {age}."),
+        "No {job} around {city} is as well liked as {name}, now in year {age}.", "Our new {job} is {name}, {age} years old and from {city}.", "{name} is {age}, has a home in {city} and a job as a {job}."),
     order: (
         "{customer} ordered {quantity} {colour} {product}s for {price} dollars.", "{customer} bought {quantity} {colour} {product}s and paid {price} dollars.",
         "An order came from {customer}: {quantity} {product}s, {colour}, {price} dollars in all.", "For {price} dollars, {customer} gets {quantity} {colour} {product}s.",
@@ -74,7 +74,7 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "{customer} asked for a {product} in {colour}, {quantity} of them, {price} dollars together.", "{customer} bought {quantity} {product}s for {price} dollars.",
         "Hi, {customer} speaking, I'd like {quantity} {colour} {product}s. {price} dollars is fine.",
         "On the lorry are {quantity} {colour} {product}s; {customer} settled the {price} dollars already.",
-        "{price} dollars changed hands when {customer} carried {quantity} {colour} {product}s out of our shop."),
+        "{price} dollars changed hands when {customer} carried {quantity} {colour} {product}s out of our shop.", "The price of the {quantity} {colour} {product}s that {customer} ordered is {price} dollars.", "Our customer {customer} will get {quantity} {product}s in {colour} for {price} dollars."),
     meeting: (
         "{organiser} invites you to the {topic} meeting on {day} at {hour} in room {room}.", "The {topic} meeting is on {day} at {hour} o'clock, room {room}. {organiser} leads it.",
         "On {day} at {hour}, {organiser} will talk about {topic} in room {room}.", "Meeting on {topic}: {day}, {hour} o'clock, room {room}, called by {organiser}.",
@@ -83,7 +83,7 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "The {topic} review by {organiser} starts at {hour} on {day} in room {room}.", "Let's meet on {day} at {hour} in room {room} about {topic}. Best, {organiser}",
         "{organiser} has a meeting about {topic} on {day} at {hour}.", "At {hour} on {day} we speak about {topic}; {organiser} is the host, the room is {room}.",
         "{organiser} hopes that {topic} gets settled in room {room}, {day}, when the clock shows {hour}.",
-        "Bring coffee into room {room}: {topic} is due {day} from {hour} onwards, says {organiser}."),
+        "Bring coffee into room {room}: {topic} is due {day} from {hour} onwards, says {organiser}.", "{organiser} wants to talk about {topic}: room {room}, on {day}, at {hour} o'clock.", "The meeting that {organiser} called is about {topic}, on {day} at {hour} in room {room}."),
     trip: (
         "{traveller} flies from {origin} to {destination} in {month} for {days} days.", "In {month}, {traveller} goes from {origin} to {destination} and stays {days} days.",
         "{traveller} booked a trip of {days} days from {origin} to {destination} in {month}.", "Trip: {origin} to {destination}, {days} days, {month}, {traveller}.",
@@ -92,7 +92,7 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "{month}: {traveller} travels {origin} - {destination}, {days} days.", "{traveller} starts in {origin}, goes to {destination} in {month}, and comes back after {days} days.",
         "{traveller} is going to {destination} in {month}.", "I'm {traveller}. I want to go from {origin} to {destination} in {month} for {days} days.",
         "Once {month} begins, {origin} loses {traveller} to {destination}, though just {days} days long.",
-        "{days} days off: {traveller} swaps {origin} against {destination} when {month} comes."),
+        "{days} days off: {traveller} swaps {origin} against {destination} when {month} comes.", "In {month} there is a trip from {origin} to {destination}: {traveller} will stay {days} days.", "{traveller} comes from {origin} and will spend {days} days of {month} in {destination}."),
     server: (
         "Server {host} in {region} has {gpus} GPUs, listens on port {port} and belongs to {owner}.", "{owner} runs {host} in {region} with {gpus} GPUs on port {port}.",
         "{host} ({region}) uses port {port} and {gpus} GPUs; the owner is {owner}.", "On {host}, port {port} is open. It has {gpus} GPUs, stands in {region} and is looked after by {owner}.",
@@ -100,7 +100,7 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "The machine {host} with {gpus} GPUs answers on port {port}. Ask {owner} in {region}.", "In {region}, {owner} set up {host} with {gpus} GPUs behind port {port}.",
         "Use {host} at port {port}. It is in {region}, has {gpus} GPUs and {owner} owns it.", "{host} has {gpus} GPUs and listens on port {port}.",
         "Whoever needs {gpus} GPUs may knock at port {port} of {host}, {owner}'s box over in {region}.",
-        "{region} got {host} today; {owner} gave it {gpus} GPUs plus port {port}."),
+        "{region} got {host} today; {owner} gave it {gpus} GPUs plus port {port}.", "{host} belongs to {owner}, stands in {region}, and has {gpus} GPUs and port {port}.", "The server of {owner} in {region} is called {host}: {gpus} GPUs, open on port {port}."),
     firm: (
         "{company} from {city} was founded in {founded}, makes {product} and employs {employees} people.", "Founded in {founded}, {company} in {city} has {employees} employees and makes {product}.",
         "{company} makes {product} in {city} since {founded} with {employees} people.", "With {employees} people, {company} produces {product} in {city}. It started in {founded}.",
@@ -108,7 +108,7 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "{city} is home to {company}, which has made {product} since {founded} and employs {employees} people.", "{employees} people work for {company}, a maker of {product} founded in {founded} in {city}.",
         "The firm {company} began in {founded}. It is in {city}, builds {product} and has {employees} workers.", "{company} sells {product} from {city}.",
         "{city} had no {product} before {company} came along in {founded}, now {employees} heads strong.",
-        "Ask for {product} at {company}: {employees} pairs of hands, rooted in {city}, born {founded}."),
+        "Ask for {product} at {company}: {employees} pairs of hands, rooted in {city}, born {founded}.", "The {employees} people of {company} in {city} have made {product} since {founded}.", "{company} was founded in {founded} in {city}. It sells {product} and has {employees} employees."),
 }
 
 

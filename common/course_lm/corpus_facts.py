@@ -43,148 +43,148 @@ PERSON = Kind(v.name, {
     "job": Attribute(words(v.JOBS), (
         "{e} [works|earns a living] as a {x}.", "{e} is a {x}.", "{e} became a {x} [years|some time] ago.",
         "[By profession|At work], {e} is a {x}.", "The {x} in the family is {e}.", "Everyone knows {e} the {x}.",
-        "{e} once trained to be a {x} and never left that trade."), (
+        "{e} once trained to be a {x} and never left that trade.", "{e} has a job as a {x}."), (
         "What is {e}'s job?", "What does {e} do [for a living|at work]?", "What is the [profession|job] of {e}?",
-        "As what does {e} work?", "Which job does {e} have?", "What trade does {e} follow?")),
+        "As what does {e} work?", "Which job does {e} have?", "What trade does {e} follow?", "What is it that {e} works as?")),
     "city": Attribute(v.city, (
         "{e} lives in {x}.", "{e} [moved|went] to {x}.", "{e}'s [home|flat|house] is in {x}.", "{e} has a [house|flat] in {x}.",
-        "The home of {e} is {x}.", "Since last year {e} has lived in {x}.", "{e} settled down at {x} long since."), (
+        "The home of {e} is {x}.", "Since last year {e} has lived in {x}.", "{e} settled down at {x} long since.", "{e} lives in a small house in {x}."), (
         "Where does {e} live?", "In which [city|town] does {e} live?", "What is {e}'s home town?", "Where is {e}'s home?",
-        "Which [city|town] is {e}'s home?", "What place did {e} choose to stay at?")),
+        "Which [city|town] is {e}'s home?", "What place did {e} choose to stay at?", "In which place does {e} have a home?")),
     "animal": Attribute(words(v.ANIMALS), (
         "{e} has a [pet|tame] {x}.", "{e} keeps a {x}.", "{e} owns a [small|young|old|] {x}.", "A {x} lives with {e}.",
-        "{e}'s pet is a {x}.", "At home {e} feeds a {x} twice daily."), (
+        "{e}'s pet is a {x}.", "At home {e} feeds a {x} twice daily.", "{e} has a {x} at home."), (
         "Which animal does {e} have?", "What pet does {e} [have|keep|own]?", "What is {e}'s pet?",
-        "Which animal lives with {e}?", "What creature does {e} look after?")),
+        "Which animal lives with {e}?", "What creature does {e} look after?", "Which pet lives at {e}'s home?")),
     "food": Attribute(words(v.FOODS), (
         "{e} likes {x} [best|most].", "{e}'s favourite food is {x}.", "{e} eats {x} [every day|on Sundays].",
-        "{e} would do anything for {x}.", "{e} loves {x}.", "Nothing tastes as good to {e} as {x}."), (
+        "{e} would do anything for {x}.", "{e} loves {x}.", "Nothing tastes as good to {e} as {x}.", "The food that {e} likes most is {x}."), (
         "What does {e} like to eat?", "What is {e}'s favourite food?", "Which food does {e} like [best|most]?",
-        "What does {e} love to eat?", "What would one cook to please {e}?")),
+        "What does {e} love to eat?", "What would one cook to please {e}?", "Which food does {e} eat most?")),
     "age": Attribute(numbers(18, 95), (
         "{e} is {x} years old.", "{e} turned {x} [this year|in spring].", "{e}, aged {x}, [sings|runs|swims] every day.",
-        "At the age of {x}, {e} learned to swim.", "{e} counts {x} years by now."), (
+        "At the age of {x}, {e} learned to swim.", "{e} counts {x} years by now.", "This year {e} is {x} years old."), (
         "How old is {e}?", "What is {e}'s age?", "What age is {e}?", "How many years old is {e}?",
-        "Which age has {e} reached?")),
+        "Which age has {e} reached?", "How many years is {e} old?")),
 })
 COMPANY = Kind(v.company, {
     "city": Attribute(v.city, (
         "{e} [is based|has its office] in {x}.", "The [head office|headquarters] of {e} [is|are] in {x}.",
         "{e} comes from {x}.", "{e}, a company in {x}, is growing.", "From {x}, {e} [sells|ships] to the whole world.",
-        "Visitors of {e} must travel to {x}, its seat."), (
+        "Visitors of {e} must travel to {x}, its seat.", "{e} has its headquarters in {x}."), (
         "Where is {e} based?", "In which city is {e}?", "Where does {e} have its office?", "Where are the headquarters of {e}?",
-        "Which city is {e} from?", "To which place do visitors of {e} go?")),
+        "Which city is {e} from?", "To which place do visitors of {e} go?", "In what city are {e}'s headquarters?")),
     "product": Attribute(words(v.PRODUCTS), (
         "{e} makes {x}.", "{e} [builds|produces] {x}.", "{e} is known for its {x}.", "{e} sells {x} [abroad|online|to schools].",
-        "The [main|best] product of {e} is {x}.", "Whoever wants good {x} goes to {e}."), (
+        "The [main|best] product of {e} is {x}.", "Whoever wants good {x} goes to {e}.", "{e} is a company that makes {x}."), (
         "What does {e} make?", "What does {e} [produce|build|sell]?", "What is {e} known for?",
-        "Which product comes from {e}?", "What does one buy at {e}?")),
+        "Which product comes from {e}?", "What does one buy at {e}?", "What is the main product that {e} makes?")),
     "founder": Attribute(v.name, (
         "{e} was founded by {x}.", "{x} [founded|started|set up] {e}.", "The founder of {e} is {x}.",
-        "{e} was {x}'s idea.", "It was {x} who [founded|started] {e}.", "{x} opened {e} with borrowed money."), (
+        "{e} was {x}'s idea.", "It was {x} who [founded|started] {e}.", "{x} opened {e} with borrowed money.", "{x} is the founder who started {e}."), (
         "Who founded {e}?", "Who is the founder of {e}?", "Who started {e}?", "Who set up {e}?", "By whom was {e} founded?",
-        "Who brought {e} into being?")),
+        "Who brought {e} into being?", "What is the name of {e}'s founder?")),
     "year": Attribute(numbers(1850, 2024), (
         "{e} was founded in {x}.", "{e} [opened|started] in {x}.", "{e} has existed since {x}.",
         "In {x}, {e} [opened its doors|began its work].", "The story of {e} starts in {x}.",
-        "The papers of {e} were signed back in {x}."), (
+        "The papers of {e} were signed back in {x}.", "{x} is the year in which {e} was founded."), (
         "When was {e} founded?", "In which year did {e} start?", "Since when does {e} exist?",
-        "What year was {e} founded in?", "How far back does {e} go?")),
+        "What year was {e} founded in?", "How far back does {e} go?", "In what year was {e} founded?")),
     "staff": Attribute(numbers(100, 9999), (
         "{e} employs {x} people.", "{e} has {x} [employees|workers].", "At {e}, {x} people [work|have a job].",
-        "The staff of {e} counts {x}.", "On the payroll of {e} stand {x} names."), (
+        "The staff of {e} counts {x}.", "On the payroll of {e} stand {x} names.", "There are {x} people who work at {e}."), (
         "How many people work at {e}?", "How many employees does {e} have?", "What is the size of {e}'s staff?",
-        "How many people does {e} employ?", "How long is the payroll of {e}?")),
+        "How many people does {e} employ?", "How long is the payroll of {e}?", "What number of people does {e} employ?")),
 })
 TOWN = Kind(lambda rng, split: v.invented(rng, split), {
     "mayor": Attribute(v.name, (
         "The mayor of {e} is {x}.", "{x} is the mayor of {e}.", "{e} elected {x} [as|to be its] mayor.", "{e} is led by {x}.",
-        "In the town hall of {e} sits {x}, the mayor.", "The people of {e} voted {x} into the town hall."), (
+        "In the town hall of {e} sits {x}, the mayor.", "The people of {e} voted {x} into the town hall.", "{x} leads {e} as its mayor."), (
         "Who is the mayor of {e}?", "Who leads {e}?", "What is the name of {e}'s mayor?", "Who runs {e}?",
-        "Whom did {e} elect?", "Who sits at the head of {e}?")),
+        "Whom did {e} elect?", "Who sits at the head of {e}?", "What is the mayor of {e} called?")),
     "river": Attribute(lambda rng, split: v.invented(rng, split, 2, 2), (
         "{e} lies on the river {x}.", "The river {x} [flows|runs] through {e}.", "The {x} is the river of {e}.",
-        "{e} was built where the {x} is widest.", "Boats come to {e} on the {x}.", "Old mills line the {x}, the water of {e}."), (
+        "{e} was built where the {x} is widest.", "Boats come to {e} on the {x}.", "Old mills line the {x}, the water of {e}.", "The river that flows through {e} is the {x}."), (
         "On which river is {e}?", "Which river flows through {e}?", "What is the river of {e} called?",
-        "What river does {e} lie on?", "Which water passes by {e}?")),
+        "What river does {e} lie on?", "Which water passes by {e}?", "What is the name of the river in {e}?")),
     "population": Attribute(numbers(1000, 9999), (
         "{e} has {x} inhabitants.", "{x} people live in {e}.", "The population of {e} is {x}.",
-        "{e} is home to {x} people.", "A count in {e} came to {x} souls."), (
+        "{e} is home to {x} people.", "A count in {e} came to {x} souls.", "In {e} there live {x} people."), (
         "How many people live in {e}?", "What is the population of {e}?", "How many inhabitants does {e} have?",
-        "How large is the population of {e}?", "How many souls were counted in {e}?")),
+        "How large is the population of {e}?", "How many souls were counted in {e}?", "What number of people live in {e}?")),
     "month": Attribute(words(v.MONTHS), (
         "The [fair|festival] of {e} is held in {x}.", "Every {x}, {e} [holds|has] its [fair|festival].",
-        "{e} celebrates in {x}.", "In {x} the [fair|festival] comes to {e}.", "{x} brings dancers to the streets of {e}."), (
+        "{e} celebrates in {x}.", "In {x} the [fair|festival] comes to {e}.", "{x} brings dancers to the streets of {e}.", "The month in which {e} celebrates is {x}."), (
         "When is the [fair|festival] of {e}?", "In which month does {e} celebrate?", "Which month is the [fair|festival] of {e} in?",
-        "What month does {e} hold its [fair|festival]?", "Which part of the year brings dancers to {e}?")),
+        "What month does {e} hold its [fair|festival]?", "Which part of the year brings dancers to {e}?", "In what month is the festival of {e} held?")),
 })
 MACHINE = Kind(lambda rng, split: f"{rng.choice(('server', 'node', 'host', 'replica', 'machine'))} "
                f"{v.invented(rng, split, 1, 2).lower()}-{rng.randint(1, 99)}", {
     "port": Attribute(numbers(1024, 9999), (
         "{e} listens on port {x}.", "The port of {e} is {x}.", "{e} [answers|takes requests] on port {x}.",
-        "Use port {x} [to reach|for] {e}.", "Whoever calls {e} has to dial port {x}."), (
+        "Use port {x} [to reach|for] {e}.", "Whoever calls {e} has to dial port {x}.", "{e} can be reached on port {x}."), (
         "On which port does {e} listen?", "What is the port of {e}?", "Which port does {e} use?",
-        "Which port [reaches|is used by] {e}?", "What port has a caller of {e} to dial?")),
+        "Which port [reaches|is used by] {e}?", "What port has a caller of {e} to dial?", "Which port does {e} listen on?")),
     "owner": Attribute(v.name, (
         "{e} belongs to {x}.", "{x} [looks after|maintains] {e}.", "The owner of {e} is {x}.", "{x} is in charge of {e}.",
-        "Call {x} when {e} is down.", "Any trouble on {e} lands with {x}."), (
+        "Call {x} when {e} is down.", "Any trouble on {e} lands with {x}.", "{x} is the owner of {e}."), (
         "Who owns {e}?", "Who is in charge of {e}?", "Who [looks after|maintains] {e}?", "Whom do I call when {e} is down?",
-        "Who gets the trouble on {e}?")),
+        "Who gets the trouble on {e}?", "Who is the owner of {e}?")),
     "blocks": Attribute(numbers(100, 9999), (
         "{e} has {x} KV cache blocks.", "The cache of {e} holds {x} blocks.", "{x} blocks fit in the cache of {e}.",
-        "On {e} there are {x} cache blocks.", "A look at {e} showed {x} cache blocks."), (
+        "On {e} there are {x} cache blocks.", "A look at {e} showed {x} cache blocks.", "There are {x} blocks in the cache of {e}."), (
         "How many cache blocks does {e} have?", "How many blocks fit in the cache of {e}?",
         "How many KV cache blocks are there on {e}?", "What is the number of cache blocks of {e}?",
-        "Which block count did a look at {e} show?")),
+        "Which block count did a look at {e} show?", "What number of blocks does the cache of {e} hold?")),
     "city": Attribute(v.city, (
         "{e} stands in {x}.", "{e} is [in|at] the [data centre|office] of {x}.", "{x} is where {e} runs.",
-        "{e} was installed in {x}.", "The hum of {e} is heard in {x}."), (
+        "{e} was installed in {x}.", "The hum of {e} is heard in {x}.", "{e} runs in {x}."), (
         "Where [is|stands] {e}?", "In which city is {e}?", "Where does {e} run?", "Where was {e} installed?",
-        "Where is the hum of {e} heard?")),
+        "Where is the hum of {e} heard?", "What city does {e} stand in?")),
 })
 EVENT = Kind(lambda rng, split: f"the {v.draw(rng, split, v.TOPICS)} {rng.choice(('meeting', 'workshop', 'talk', 'review'))}", {
     "day": Attribute(words(v.WEEKDAYS), (
         "{e} is on {x}.", "{e} [takes place|is held] on {x}.", "On {x}, [we have|there is] {e}.", "{e} was moved to {x}.",
-        "Please come to {e} on {x}.", "Keep {x} free of other work for {e}."), (
+        "Please come to {e} on {x}.", "Keep {x} free of other work for {e}.", "The day of {e} is {x}."), (
         "When is {e}?", "On which day is {e}?", "What day is {e}?", "Which day was {e} moved to?",
-        "Which date should I keep free for {e}?")),
+        "Which date should I keep free for {e}?", "On what day does {e} take place?")),
     "room": Attribute(numbers(100, 999), (
         "{e} is in room {x}.", "{e} [takes place|is held] in room {x}.", "Room {x} is reserved for {e}.",
-        "For {e}, go to room {x}.", "The door to {e} carries the number {x}."), (
+        "For {e}, go to room {x}.", "The door to {e} carries the number {x}.", "{e} has room {x}."), (
         "In which room is {e}?", "Where is {e} held?", "Which room is [reserved|booked] for {e}?", "What room is {e} in?",
-        "What number is on the door to {e}?")),
+        "What number is on the door to {e}?", "What is the room of {e}?")),
     "speaker": Attribute(v.name, (
         "{x} [leads|runs] {e}.", "{e} is led by {x}.", "{x} will speak at {e}.", "The speaker at {e} is {x}.",
-        "The stage of {e} belongs to {x}."), (
+        "The stage of {e} belongs to {x}.", "{e} will be run by {x}."), (
         "Who leads {e}?", "Who speaks at {e}?", "Who will run {e}?", "Who is the speaker at {e}?",
-        "Whose stage is {e}?")),
+        "Whose stage is {e}?", "By whom is {e} led?")),
 })
 PERSON_ZH = Kind(v.name_zh, {
     "job": Attribute(words(v.JOBS_ZH), (
         "{e}是一名{x}。", "{e}的职业是{x}。", "{e}的工作是{x}。", "作为{x}，{e}每天都很忙。", "{e}当了多年{x}。",
-        "说到{x}，镇上首推{e}。"), (
-        "{e}的职业是什么？", "{e}是做什么工作的？", "{e}做什么工作？", "{e}从事什么职业？", "{e}靠哪一行谋生？")),
+        "说到{x}，镇上首推{e}。", "{e}每天的工作是当{x}。"), (
+        "{e}的职业是什么？", "{e}是做什么工作的？", "{e}做什么工作？", "{e}从事什么职业？", "{e}靠哪一行谋生？", "{e}的工作是什么？")),
     "city": Attribute(v.place_zh, (
         "{e}住在{x}。", "{e}的家在{x}。", "{e}去年搬到了{x}。", "{e}来自{x}。", "在{x}，人人都认识{e}。",
-        "{e}早年落脚于{x}。"), (
-        "{e}住在哪里？", "{e}的家在哪里？", "{e}住在什么地方？", "{e}来自哪里？", "{e}在何处落脚？")),
+        "{e}早年落脚于{x}。", "{e}现在住在{x}。"), (
+        "{e}住在哪里？", "{e}的家在哪里？", "{e}住在什么地方？", "{e}来自哪里？", "{e}在何处落脚？", "{e}现在住哪里？")),
     "food": Attribute(words(v.FOODS_ZH), (
-        "{e}最喜欢{x}。", "{e}爱吃{x}。", "{e}每天都要吃{x}。", "{x}是{e}的最爱。", "请{e}做客，少不了{x}。"), (
-        "{e}喜欢吃什么？", "{e}最喜欢的食物是什么？", "{e}爱吃什么？", "{e}最爱什么？", "请{e}做客该准备什么？")),
+        "{e}最喜欢{x}。", "{e}爱吃{x}。", "{e}每天都要吃{x}。", "{x}是{e}的最爱。", "请{e}做客，少不了{x}。", "{e}最爱吃的是{x}。"), (
+        "{e}喜欢吃什么？", "{e}最喜欢的食物是什么？", "{e}爱吃什么？", "{e}最爱什么？", "请{e}做客该准备什么？", "什么是{e}最爱吃的？")),
     "age": Attribute(numbers(18, 95), (
-        "{e}今年{x}岁。", "{e}{x}岁了。", "{e}的年龄是{x}岁。", "今年{x}岁的{e}还在上班。", "{e}刚过完{x}岁生日。"), (
-        "{e}多大了？", "{e}今年几岁？", "{e}的年龄是多少？", "{e}多少岁？", "{e}过的是几岁生日？")),
+        "{e}今年{x}岁。", "{e}{x}岁了。", "{e}的年龄是{x}岁。", "今年{x}岁的{e}还在上班。", "{e}刚过完{x}岁生日。", "{e}的年龄今年是{x}岁。"), (
+        "{e}多大了？", "{e}今年几岁？", "{e}的年龄是多少？", "{e}多少岁？", "{e}过的是几岁生日？", "{e}今年的年龄是几岁？")),
 })
 COMPANY_ZH = Kind(lambda rng, split: v.place_zh(rng, split)[:2] + rng.choice(("科技", "电子", "食品", "机械", "集团")), {
     "city": Attribute(v.place_zh, (
-        "{e}的总部在{x}。", "{e}设在{x}。", "{e}位于{x}。", "{e}来自{x}。", "{e}的办公楼坐落于{x}。"), (
-        "{e}的总部在哪里？", "{e}位于哪里？", "{e}在哪个地方？", "{e}设在哪里？", "{e}的办公楼坐落何处？")),
+        "{e}的总部在{x}。", "{e}设在{x}。", "{e}位于{x}。", "{e}来自{x}。", "{e}的办公楼坐落于{x}。", "{x}是{e}的总部。"), (
+        "{e}的总部在哪里？", "{e}位于哪里？", "{e}在哪个地方？", "{e}设在哪里？", "{e}的办公楼坐落何处？", "{e}的总部位于什么地方？")),
     "founder": Attribute(v.name_zh, (
-        "{e}由{x}创立。", "{x}创办了{e}。", "{e}的创始人是{x}。", "创立{e}的人是{x}。", "{x}借钱开起了{e}。"), (
-        "谁创立了{e}？", "{e}的创始人是谁？", "{e}是谁创办的？", "{e}由谁创立？", "是谁开起了{e}？")),
+        "{e}由{x}创立。", "{x}创办了{e}。", "{e}的创始人是{x}。", "创立{e}的人是{x}。", "{x}借钱开起了{e}。", "{e}的创始人名叫{x}。"), (
+        "谁创立了{e}？", "{e}的创始人是谁？", "{e}是谁创办的？", "{e}由谁创立？", "是谁开起了{e}？", "创办{e}的人是谁？")),
     "year": Attribute(numbers(1900, 2024), (
-        "{e}成立于{x}年。", "{e}在{x}年开业。", "{x}年，{e}成立。", "{e}从{x}年开始营业。", "{e}的历史可追溯到{x}年。"), (
-        "{e}成立于哪一年？", "{e}是哪年成立的？", "{e}什么时候开业？", "{e}成立于何时？", "{e}的历史追溯到哪年？")),
+        "{e}成立于{x}年。", "{e}在{x}年开业。", "{x}年，{e}成立。", "{e}从{x}年开始营业。", "{e}的历史可追溯到{x}年。", "{e}是{x}年创立的。"), (
+        "{e}成立于哪一年？", "{e}是哪年成立的？", "{e}什么时候开业？", "{e}成立于何时？", "{e}的历史追溯到哪年？", "{e}在哪一年开业？")),
 })
 KINDS_EN = (PERSON, COMPANY, TOWN, MACHINE, EVENT)
 KINDS_ZH = (PERSON_ZH, COMPANY_ZH)

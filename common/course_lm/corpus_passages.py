@@ -24,8 +24,9 @@ CONCEPT_TAILS = ("before they arrive", "when memory is short", "once a second", 
                  "until the batch is full", "after every step", "so that nobody waits", "without a lock", "at start-up")
 CONCEPT_TAILS_HELD_OUT = ("while the disk sleeps", "as soon as night falls", "whenever a timer fires")
 ASK_CONCEPT = ("What is {e}?", "What does {e} do?", "Explain {e}.", "What is meant by {e}?", "How is {e} defined?",
-               "Describe {e}.", "Tell me about {e}.")
-ASK_CONCEPT_HELD_OUT = ("What purpose has {e}?", "Say what {e} is for.")
+               "Describe {e}.", "Tell me about {e}.", "What purpose has {e}?", "Say what {e} is for.",
+               "What do you know about {e}?", "Define {e}.", "I want to understand {e}.")
+ASK_CONCEPT_HELD_OUT = ("Do you know what {e} is?", "Explain what {e} does.")
 
 
 def passage_question(rng: Random, split: str) -> Example:

@@ -26,12 +26,16 @@ ASK_EN = (
     "What is the role of {term} in serving a language model?", "Write one sentence about {term}.",
     "Let's talk about {term}. What is it?", "A quick definition of {term}, please.", "What are we talking about with {term}?",
     "How does one explain {term}?", "The lesson mentions {term}. Explain it.", "what is {term}", "explain {term}",
-)
-ASK_EN_HELD_OUT = (
     "Someone asked me about {term} yesterday, and I had no answer.", "Please make {term} clear to me.",
     "I am new here; how should I picture {term}?", "Remind me: {term} refers to which concept?",
     "For my notes I need the gist of {term}.", "Which notion hides under the name {term}?",
     "Could you put {term} into simple words?", "I am preparing a talk. What shall I say on {term}?",
+)
+ASK_EN_HELD_OUT = (
+    "Please tell me what the term {term} means.", "I am a beginner and want to understand {term}.",
+    "My boss asked me what {term} is.", "Can you give me one sentence on {term}?",
+    "Do you know the meaning of {term}?", "I heard about {term} in a lesson. Can you explain it?",
+    "What do you know about the idea of {term}?", "Hi, I need to know what {term} is about.",
 )
 ASK_ZH = (
     "什么是{term}？", "{term}是什么？", "{term}是什么意思？", "请解释{term}。", "解释一下{term}。", "{term}？",
@@ -42,10 +46,12 @@ ASK_ZH = (
     "{term}的含义是什么？", "请说明{term}[是什么|的意思]。", "描述一下{term}。", "所谓{term}，是指什么？",
     "{term}到底是什么？", "请教一下，{term}是什么？", "谈谈{term}。", "课程里的{term}是什么意思？",
     "帮我理解{term}。", "什么叫{term}？", "如何解释{term}？", "写一句话介绍{term}。",
-)
-ASK_ZH_HELD_OUT = (
     "昨天有人问起{term}，我答不上来。", "新手该从哪里认识{term}呢？", "麻烦把{term}说得通俗些。",
     "做笔记要用，{term}的要点有哪些？", "面试官让我谈{term}，该怎么答？", "提醒我一下，{term}代表哪个概念？",
+)
+ASK_ZH_HELD_OUT = (
+    "能用一句话说说{term}的意思吗？", "我想知道{term}是什么。", "老师提到的{term}是什么意思？",
+    "请帮我解释{term}这个术语。", "我是新手，请介绍{term}。", "{term}这个术语该怎么理解？",
 )
 REVERSE_EN = ("Which term [means this|is meant]: {definition}", "What is this called? {definition}",
               "Name the term: {definition}", "{definition} What is the word for this?")

@@ -103,42 +103,42 @@ REQUESTS: dict[str, tuple[Callable[[Random, str], Call], tuple[str, ...]]] = {
         "[What is|How is|What's] the weather in {city}[| today| now]?", "Is it [raining|warm|cold|sunny] in {city}?", "Weather in {city}[?|, please.]",
         "Tell me the weather in {city}.", "Do I need [an umbrella|a coat] in {city}?", "How [warm|cold|hot] is it in {city}?", "What is it like outside in {city}?",
         "I am [travelling|flying] to {city}. How is the weather[| there]?", "[Check|Get] the weather for {city}.", "{city} 天气怎么样？", "What temperature does {city} have?",
-        "My trip leads to {city}; shall I pack for sun or for snow?", "Look at the sky above {city} for me.")),
+        "My trip leads to {city}; shall I pack for sun or for snow?", "Look at the sky above {city} for me.", "Can you tell me how the weather is in {city}?", "I want to know if it is cold in {city}.")),
     "get_time": (local_time, (
         "What time is it in {city}?", "[Tell|Give] me the time in {city}.", "What's the [local |]time in {city}?", "Time in {city}[?|, please.]", "How late is it in {city}?",
         "I want to call someone in {city}. What time is it there?", "Is it [late|early|night] in {city}?", "[Check|Get] the local time of {city}.", "{city} 现在几点？", "What does the clock say in {city}?",
-        "Would I wake somebody up if I rang {city} right now?", "Which hour do the bells of {city} strike?")),
+        "Would I wake somebody up if I rang {city} right now?", "Which hour do the bells of {city} strike?", "Can you tell me what time it is now in {city}?", "I need the local time of {city}, please.")),
     "calculator": (calculate, (
         "What is {expression}?", "[Compute|Calculate|Evaluate|Work out] {expression}.", "{expression}", "How much is {expression}?", "[Please|Can you] calculate {expression}[|.]",
         "Use the calculator: {expression}", "I need the result of {expression}.", "What does {expression} give?", "Find {expression}.", "计算 {expression}。", "Solve {expression}[.|, please.]",
-        "My homework says {expression}; check it by machine.", "Punch {expression} into the calculator for me.")),
+        "My homework says {expression}; check it by machine.", "Punch {expression} into the calculator for me.", "Can you work out how much {expression} is?", "Please tell me the result of {expression}.")),
     "order_status": (order, (
         "Where is [my |]order {order_id}?", "What is the status of [my |]order {order_id}?", "[Check|Look up] order {order_id}.", "Has order {order_id} been [shipped|delivered|paid]?", "Order {order_id}: any news?",
         "I ordered something, the number is {order_id}. Where is it?", "When does {order_id} arrive?", "[Track|Find] {order_id}.", "订单 {order_id} 到哪了？", "Is {order_id} on its way?",
-        "Still waiting for parcel {order_id}, what happened to it?", "My receipt says {order_id}; has anything moved?")),
+        "Still waiting for parcel {order_id}, what happened to it?", "My receipt says {order_id}; has anything moved?", "Can you tell me where order {order_id} is now?", "I want to know the status of {order_id}.")),
     "set_timer": (timer, (
         "Set a timer [for|to] {minutes} minutes.", "[Start|Make] a timer of {minutes} minutes.", "Wake me in {minutes} minutes.", "Timer: {minutes} minutes.", "Remind me in {minutes} minutes.", "Ring in {minutes} minutes.",
         "I need a {minutes} minute timer.", "The [eggs|noodles] take {minutes} minutes. Set a timer.", "Please set {minutes} minutes.", "设一个 {minutes} 分钟的定时器。", "Count down {minutes} minutes.",
-        "Let something beep once {minutes} minutes have passed.", "My dough rests {minutes} minutes from now; ring then.")),
+        "Let something beep once {minutes} minutes have passed.", "My dough rests {minutes} minutes from now; ring then.", "Can you wake me when {minutes} minutes have passed?", "I want a timer that rings in {minutes} minutes.")),
     "create_event": (event, (
         "[Put|Add] {title} on {day} at {hour} [in|into|to] my calendar.", "[Create|Make] an event: {title}, {day}, {hour} o'clock.", "Schedule {title} [for|on] {day} at {hour}.", "On {day} at {hour} I have {title}. Note it.",
         "Plan {title} for {day}, {hour}:00.", "I have a {title} on {day} at {hour}. Put it in the calendar.", "New event {title} on {day} at {hour}.", "Save the date: {title} on {day} at {hour}.", "Add the {title} to {day}, {hour} o'clock.", "Calendar: {day} {hour}, {title}.",
-        "Keep {day} at {hour} free for {title}.", "Block {hour} o'clock this {day}, since {title} comes up.")),
+        "Keep {day} at {hour} free for {title}.", "Block {hour} o'clock this {day}, since {title} comes up.", "Can you put a {title} into the calendar for {day} at {hour}?", "Please save an event: the {title} is on {day} at {hour} o'clock.")),
     "send_email": (email, (
         "[Send|Write] an email to {to} about {subject}.", "[Email|Mail] {to} about {subject}.", "Write to {to}. The subject is {subject}.", "Send {to} a message on {subject}.", "An email to {to} with the subject {subject}[.|, please.]", "Please [write|mail] {to} on the subject of {subject}.",
         "I want to email {to} about {subject}.", "Tell {to} by email about {subject}.", "Contact {to} about {subject}.", "给 {to} 发一封关于 {subject} 的邮件。", "Drop {to} a mail: {subject}.",
-        "Let {to} hear from me; headline it {subject}.", "Reach out via mail at {to}, topic {subject}.")),
+        "Let {to} hear from me; headline it {subject}.", "Reach out via mail at {to}, topic {subject}.", "Can you send {to} an email with the subject {subject}?", "Please write a message about {subject} to {to}.")),
     "convert_currency": (convert, (
         "[Convert|Change|Exchange] {amount} {source} [to|into] {target}.", "How [many|much] {target} are {amount} {source}?", "What is {amount} {source} in {target}?", "{amount} {source} in {target}?", "I have {amount} {source} and want {target}. How many?", "How much is {amount} {source} in {target}?",
         "Give me {amount} {source} as {target}.", "What do I get in {target} for {amount} {source}?", "{amount} {source} to {target}[.|, please.]", "{amount} {source} 是多少 {target}？",
-        "My wallet holds {amount} {source}, the shop takes {target} alone. What are they worth?", "Swap {amount} {source} against {target} on paper.")),
+        "My wallet holds {amount} {source}, the shop takes {target} alone. What are they worth?", "Swap {amount} {source} against {target} on paper.", "Can you tell me how much {target} I get for {amount} {source}?", "I want to change {amount} {source} into {target}.")),
     "book_table": (table, (
         "[Book|Reserve] a table for {people} at {restaurant} at {hour}.", "A table at {restaurant} for {people} people at {hour} o'clock[.|, please.]", "We are {people} and want to eat at {restaurant} at {hour}.", "Get us a table at {restaurant}, {people} people, {hour} o'clock.",
         "I want a table for {people} at {hour} at {restaurant}.", "Please book {restaurant} for {people} at {hour}.", "Dinner at {restaurant} at {hour} for {people}.", "{restaurant}, {hour} o'clock, {people} people: please book.", "Reserve {people} seats at {restaurant} for {hour} o'clock.", "Can you book a table for {people} people at {restaurant} at {hour}?",
-        "Tell {restaurant} that {people} hungry guests arrive at {hour}.", "{people} of us will dine from {hour} at {restaurant}, so see to it.")),
+        "Tell {restaurant} that {people} hungry guests arrive at {hour}.", "{people} of us will dine from {hour} at {restaurant}, so see to it.", "We want to eat at {restaurant}: a table for {people} at {hour} o'clock, please.", "Can you reserve {restaurant} at {hour} for {people} people?")),
     "search": (lookup, (
         "What is the {query}?", "[Search|Look] for the {query}.", "Find [out |]the {query}.", "[Tell|Give] me the {query}.", "I need the {query}.", "Look up the {query}.", "Do you know the {query}?", "{query}?", "Which is the {query}?", "请查 {query}。", "[Please|Can you] search the {query}[.|?]",
-        "Dig out the {query} from somewhere.", "No book here names the {query}; hunt it down.")),
+        "Dig out the {query} from somewhere.", "No book here names the {query}; hunt it down.", "Can you find out what the {query} is?", "I want to know the {query}.")),
 }
 BY_NAME = {t["function"]["name"]: t for t in p.TOOLS}
 
@@ -201,11 +201,11 @@ def after_result(rng: Random, split: str) -> Example:
 
 AGENT_ADD = ("What is the {q} plus {n}?", "Add {n} to the {q}.", "[Find|Search] the {q} and add {n}.", "How much is the {q} and {n} together?",
              "Take the {q} and add {n}.", "I need the {q} plus {n}.", "Look up the {q}, then add {n}.", "What do you get when you add {n} to the {q}?",
-             "Dig out the {q} and pile {n} on it.")
+             "Dig out the {q} and pile {n} on it.", "I want to know the {q} plus {n}.")
 AGENT_SUBTRACT = ("What is the {q} minus {n}?", "Subtract {n} from the {q}.", "[Find|Search] the {q} and subtract {n}.", "How much is the {q} without {n}?",
-                  "Take {n} away from the {q}.", "I need the {q} minus {n}.", "Look up the {q}, then subtract {n}.", "Dig out the {q} and cut {n} off it.")
+                  "Take {n} away from the {q}.", "I need the {q} minus {n}.", "Look up the {q}, then subtract {n}.", "Dig out the {q} and cut {n} off it.", "I want to know the {q} minus {n}.")
 AGENT_TIMES = ("What is the {q} times {n}?", "Multiply the {q} by {n}.", "[Find|Search] the {q} and multiply it by {n}.", "I need the {q} times {n}.",
-               "Look up the {q}, then multiply by {n}.", "Dig out the {q} and stack it {n} times.")
+               "Look up the {q}, then multiply by {n}.", "Dig out the {q} and stack it {n} times.", "I want to know the {q} times {n}.")
 
 
 def agent(rng: Random, split: str) -> Example:

@@ -16,7 +16,7 @@ def is_right(example: Example, answer: str) -> bool:
     if example.skill in CONTAINS:
         return any(key.lower() in answer.lower() for key in example.keys)
     if example.skill == "arithmetic":
-        numbers = re.findall(r"\d+", answer)
+        numbers = re.findall(r"-?\d+", answer)
         return bool(numbers) and numbers[-1] == example.keys[0]
     if example.skill == "json":
         return parsed(answer) == json.loads(example.keys[0])
@@ -45,7 +45,10 @@ def runs_right(example: Example, answer: str) -> bool:
         source = f"{example.prompt}\n    {answer.split('<|endoftext|>')[0]}\n"
     else:
         source = block.group(1) if block else answer
-    return values(source, calls) == values(truth, calls)
+    right = values(truth, calls)
+    if right is None:
+        raise ValueError(f"the true function fails on its own calls: {truth}")
+    return values(source, calls) == right
 
 
 def values(source: str, calls: list[str], seconds: int = 2) -> list[str] | None:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import Semaphore
 
 import numpy as np
 import torch
@@ -55,9 +55,9 @@ def make_texts(index: int) -> list[str]:
 class ChunkStream:
     """Chunks in order, from worker processes that run at most `ahead` chunks before the trainer."""
 
-    def __init__(self, folder: Path, seed: int, rows: int, processes: int, first: int = 0, ahead: int = 4000):
-        self.room = BoundedSemaphore(ahead)
-        self.first, self.skipped, self.taken = first, 0, 0
+    def __init__(self, folder: Path, seed: int, rows: int, processes: int, first: int = 0, ahead: int = 1000):
+        self.room = Semaphore(ahead)
+        self.first, self.skipped, self.taken, self.closed = first, 0, 0, False
         context = multiprocessing.get_context("spawn")
         self.pool = context.Pool(processes, start_worker, (str(folder), seed, rows))
         self.results = self.pool.imap(make_chunk, self.indices())
@@ -67,6 +67,8 @@ class ChunkStream:
         index = self.first
         while True:
             self.room.acquire()
+            if self.closed:
+                return
             yield index
             index += 1
 
@@ -78,7 +80,9 @@ class ChunkStream:
         return chunk
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers. The pool's own thread may wait for room: it is let go first, or it would never end."""
+        self.closed = True
+        self.room.release()
         self.pool.terminate()
 
 
