@@ -292,7 +292,7 @@ def cost(run):
 def agreement(run):
     """Do our tokens/s agree with those of vLLM's own benchmark?"""
     tokens = lengths(run)
-    count = run.size(full=500 if run.machine.gpus else 256, smoke=8)
+    count = run.size(full=500 if run.machine.gpus else 128, smoke=8)
     run.setting(requests=count, temperature=1.0)
     llm = run.engine(enable_prefix_caching=False)
     run.step(f"{count} requests, measured here")

@@ -54,7 +54,7 @@ def doctor(run):
 # ----------------------------------------------------------------------------------------------------- first
 
 
-@chapter.experiment
+@chapter.experiment(compact=True)
 def first(run):
     """How does one ask vLLM, and what does each sampling parameter change?"""
     from vllm import SamplingParams

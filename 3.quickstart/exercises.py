@@ -128,11 +128,12 @@ def preflight(
     """Can this model be served with that context? Answer before anything is loaded.
 
     `available_bytes` is what vLLM may use of the memory. Weights and `overhead_bytes` (activations, CUDA context,
-    graphs) come off it; the rest is KV cache, in whole blocks of BLOCK_TOKENS tokens. vLLM starts if one request of
-    max_model_len tokens fits into these blocks. The cache has the dtype of the weights.
+    graphs) come off it; the rest is KV cache, in whole blocks of BLOCK_TOKENS tokens. One of them vLLM keeps for
+    itself. It starts if one request of max_model_len tokens fits into the others. The cache has the dtype of the
+    weights.
 
-    `longest` is the largest max_model_len for which it would start: what the blocks hold, but not more than
-    max_position_embeddings, the positions that the model was trained for. 0 if not even one block is left.
+    `longest` is the largest max_model_len for which it would start: what those blocks hold, but not more than
+    max_position_embeddings, the positions that the model was trained for. 0 if they hold nothing.
 
     Where it does not fit, the message is a sentence of your own, for a person, that contains
 

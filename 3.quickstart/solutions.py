@@ -103,7 +103,7 @@ def preflight(
 ) -> Verdict:
     weights = weight_bytes(config, dtype)
     block_bytes = BLOCK_TOKENS * kv_bytes_per_token(config, dtype)
-    blocks = max(0, (available_bytes - weights - overhead_bytes) // block_bytes)
+    blocks = max(0, (available_bytes - weights - overhead_bytes) // block_bytes - 1)
     trained = config["max_position_embeddings"]
     longest = min(blocks * BLOCK_TOKENS, trained)
     if max_model_len <= longest:
@@ -112,8 +112,8 @@ def preflight(
         return Verdict(
             False,
             longest,
-            f"The weights take {weights / GIB:.1f} GiB of the {available_bytes / GIB:.1f} GiB available and leave no KV "
-            "cache: take a smaller model, a smaller dtype or more memory.",
+            f"The weights take {weights / GIB:.1f} GiB of the {available_bytes / GIB:.1f} GiB available and leave no "
+            "KV cache: take a smaller model, a smaller dtype or more memory.",
         )
     if max_model_len > trained:
         return Verdict(False, longest, f"The model was trained for {trained} positions: ask for no more.")

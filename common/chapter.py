@@ -22,7 +22,7 @@ from common import hardware, models, results
 from common.figures import Figure
 from common.problems import NotOnThisMachine, Problem, explain, first_line
 from common.run import Run
-from common.screen import Screen, number, output_to
+from common.screen import Screen, output_to
 
 QUIET = {
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -46,6 +46,7 @@ class Experiment:
     measure: Callable[[Run], pd.DataFrame]
     gpu: bool
     compare: str | None
+    compact: bool
 
 
 class Chapter:
@@ -60,16 +61,23 @@ class Chapter:
         self.figures: list[Figure] = []
         self.parser = self._parser()
 
-    def experiment(self, measure: Callable | None = None, *, gpu: bool = False, compare: str | None = None):
+    def experiment(
+        self,
+        measure: Callable | None = None,
+        *,
+        gpu: bool = False,
+        compare: str | None = None,
+        compact: bool = False,
+    ):
         """Decorator: the function takes a Run and returns a DataFrame.
 
         gpu: it needs a GPU, and elsewhere the recorded run is shown. compare: the column to hold against
-        what other hardware has recorded.
+        what other hardware has recorded. compact: one line for each row on the screen.
         """
         if measure is None:
-            return lambda function: self.experiment(function, gpu=gpu, compare=compare)
+            return lambda function: self.experiment(function, gpu=gpu, compare=compare, compact=compact)
         question = (measure.__doc__ or "").strip().splitlines()[0]
-        self.experiments[measure.__name__] = Experiment(measure.__name__, question, measure, gpu, compare)
+        self.experiments[measure.__name__] = Experiment(measure.__name__, question, measure, gpu, compare, compact)
         return measure
 
     def option(self, flag: str, **settings: object) -> None:
@@ -121,6 +129,10 @@ class Session:
 
     def __init__(self, chapter: Chapter, options: argparse.Namespace, screen: Screen, logs: Path):
         self.chapter, self.options, self.screen, self.logs = chapter, options, screen, logs
+        self.machine: hardware.Machine | None = None  # stays None in a replay, which looks at no hardware
+        self.model: models.Model | None = None
+        self.recorded: dict[str, dict] = {}  # results files by hardware
+        self.measured: dict[str, list[dict]] = {}  # rows of this run by experiment
         self.report: list[dict] = []
         self.tokens = 0
 
@@ -233,9 +245,8 @@ class Session:
                 table = experiment.measure(run)
             finally:
                 self.tokens += run.tokens
-        self.table = results.rows(table)
-        self._measured = getattr(self, "_measured", {}) | {experiment.name: self.table}
-        self.screen.table(self._beside_recorded(experiment, self.table))
+        rows = self.measured[experiment.name] = results.rows(table)
+        self.screen.table(self._beside_recorded(experiment, rows), compact=experiment.compact)
         for prediction in run.predictions:
             if "measured" in prediction:
                 self.screen.comparison(
@@ -273,10 +284,9 @@ class Session:
 
     def _rows_of(self, name: str) -> list[dict]:
         """Rows of another experiment: of this run, else recorded on this hardware; Problem if there are none."""
-        measured = getattr(self, "_measured", {})
         recorded = self.recorded.get(self.machine.slug, {}).get("experiments", {})
-        if name in measured:
-            return measured[name]
+        if name in self.measured:
+            return self.measured[name]
         if name in recorded:
             return recorded[name]["rows"]
         raise Problem(f"This needs the rows of {name}.", f"Run it in the same call: --only {name} --only …")
@@ -310,7 +320,7 @@ class Session:
         self.screen.say(f"Shown, not run: {reason}.", style="yellow")
         for prediction in record["predictions"]:
             self.screen.prediction(prediction["name"], prediction["value"], prediction["unit"], prediction["because"])
-        self.screen.table([dict(list(row.items())[:WIDEST]) for row in record["rows"]], title=label)
+        self.screen.table([dict(list(row.items())[:WIDEST]) for row in record["rows"]], label, experiment.compact)
         for prediction in record["predictions"]:
             if "measured" in prediction:
                 self.screen.comparison(
@@ -329,14 +339,11 @@ class Session:
             return
         report = {
             "chapter": self.chapter.folder.name,
-            "hardware": self.machine.slug if hasattr(self, "machine") else None,
-            "model": self.model.name if hasattr(self, "model") else None,
+            "hardware": self.machine.slug if self.machine else None,
+            "model": self.model.name if self.model else None,
             "smoke": self.options.smoke,
             "generated_tokens": self.tokens,
             "experiments": self.report,
-            "rows": getattr(self, "_measured", {}),
+            "rows": self.measured,
         }
         self.options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-
-
-__all__ = ["Chapter", "NotOnThisMachine", "Problem", "Run", "number"]

@@ -8,7 +8,9 @@ import asyncio
 import json
 import math
 import multiprocessing
+import os
 import random
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -122,6 +124,8 @@ async def _send(client: httpx.AsyncClient, target: Target, index: int) -> Outcom
         return Outcome(start, time.monotonic(), error=f"no answer within {target.deadline_s:g} s")
     except httpx.HTTPError as error:
         return Outcome(start, time.monotonic(), error=f"{type(error).__name__}: {error}")
+    except (ValueError, KeyError, TypeError) as error:  # cut in the middle of a line, or from another kind of server
+        return Outcome(start, time.monotonic(), error=f"not a completion: {type(error).__name__}: {error}")
     return Outcome(start, time.monotonic(), tokens, tuple(times))
 
 
@@ -130,11 +134,13 @@ def _client(target: Target, connections: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=target.url, limits=limits, timeout=None, trust_env=False)
 
 
-async def _closed(target: Target, users: Sequence[int], begin: float, stop: float, at_least: int) -> list[Outcome]:
+async def _closed(
+    target: Target, users: Sequence[int], stride: int, begin: float, stop: float, at_least: int
+) -> list[Outcome]:
     async def user(number: int) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while time.monotonic() < stop or len(outcomes) < at_least:
-            outcomes.append(await _send(client, target, number + 1000 * len(outcomes)))
+            outcomes.append(await _send(client, target, number + stride * len(outcomes)))
             if outcomes[-1].error.startswith("ConnectError"):
                 break  # nobody listens any more: asking again at once would only spin
         return outcomes
@@ -162,13 +168,21 @@ def _run_open(*arguments: object) -> list[Outcome]:
     return asyncio.run(_open(*arguments))
 
 
+def _start_client(all_started) -> None:
+    parent = multiprocessing.parent_process()
+    # Without this a client would wait for work for ever when its parent is killed.
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    all_started.wait(timeout=120)
+
+
 class Clients:
     """Client processes, started once and used for several runs. A context manager."""
 
     def __init__(self, processes: int):
         self.processes = processes
-        self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
-        list(self._pool.map(math.sqrt, range(processes)))  # start them all before anything is timed
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(processes, spawn, _start_client, (spawn.Barrier(processes),))
+        list(self._pool.map(math.sqrt, range(processes)))  # returns when all have started: then one can time
 
     def __enter__(self) -> "Clients":
         return self
@@ -185,7 +199,7 @@ class Clients:
         begin = time.monotonic() + 0.2
         stop = begin + seconds
         shares = [range(users)[i :: self.processes] for i in range(min(users, self.processes))]
-        return self._gather(_run_closed, [(target, share, begin, stop, at_least) for share in shares])
+        return self._gather(_run_closed, [(target, share, users, begin, stop, at_least) for share in shares])
 
     def open_loop(self, target: Target, requests: int, requests_per_s: float, seed: int = 0) -> Load:
         """`requests` requests at Poisson arrivals, sent whether or not earlier ones were answered."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,8 +41,11 @@ class Model:
         config_file = Path(self.path) / "config.json"
         if not config_file.exists():
             config_file = Path(_from_hub(self.path, "config.json"))
-        config = json.loads(config_file.read_text())
-        return config.get("text_config", config)
+        try:
+            config = json.loads(config_file.read_text())
+            return config.get("text_config", config)
+        except (ValueError, AttributeError) as error:
+            raise Problem(f"{config_file} is damaged ({error}).", "Fetch or write that file again.") from None
 
     @cached_property
     def weights_id(self) -> str:
@@ -87,17 +91,30 @@ def _from_hub(name: str, file: str) -> str:
         from modelscope import snapshot_download
 
         return str(Path(snapshot_download(name, allow_patterns=[file])) / file)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    import httpx
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
+        with suppress(LocalEntryNotFoundError):
+            return hf_hub_download(name, file, local_files_only=True)
+        httpx.head(constants.ENDPOINT, timeout=10)  # the hub's own client would try for half a minute
         return hf_hub_download(name, file)
+    except HFValidationError:
+        raise Problem(
+            f"There is no folder {name}, and it can't be a hub name.", "Check the path; a hub name is OWNER/MODEL."
+        ) from None
     except RepositoryNotFoundError:
         raise Problem(
             f"The hub has no model {name}, or it is private.",
             "Check the spelling on the hub's page; for a gated model log in with `hf auth login`.",
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise Problem(
             f"{name} is not on this disk and the hub could not be reached ({type(error).__name__}).",
             "Without a network take course-lm or shape:NAME; behind a firewall set HF_ENDPOINT to a mirror.",
@@ -108,7 +125,8 @@ def _shape_folder(shape: str) -> Path:
     """A folder with the shape's config.json and a tokenizer that names every token id; made once."""
     folder = CACHE / "shapes" / shape
     config = SHAPES[shape] | {"dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None}
-    made_from = hashlib.sha256((COURSE_LM / "tokenizer.json").read_bytes() + json.dumps(config).encode()).hexdigest()
+    parts = (COURSE_LM / "tokenizer.json").read_bytes(), json.dumps(config).encode(), Path(__file__).read_bytes()
+    made_from = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = folder / "made_from"
     if stamp.exists() and stamp.read_text() == made_from:
         return folder
@@ -118,7 +136,9 @@ def _shape_folder(shape: str) -> Path:
     (fresh / "config.json").write_text(json.dumps(config, indent=1))
     tokenizer = json.loads((COURSE_LM / "tokenizer.json").read_text())
     vocab = tokenizer["model"]["vocab"]
-    taken = set(vocab.values()) | {token["id"] for token in tokenizer["added_tokens"]}
+    # An added token that the vocabulary lacks would get the id after its last one instead of its own.
+    vocab.update({token["content"]: token["id"] for token in tokenizer["added_tokens"]})
+    taken = set(vocab.values())
     # Random weights choose ids from the whole vocabulary, so each needs a text to be shown as.
     vocab.update({f"<{index}>": index for index in range(config["vocab_size"]) if index not in taken})
     (fresh / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
@@ -149,7 +169,8 @@ def dtype(machine: Machine) -> str:
 
 def preflight(model: Model, machine: Machine, tokens: int = 2048) -> estimator.Fit | None:
     """Raise Problem if weights and `tokens` tokens of KV cache can't fit; None for a shape we can't count."""
-    if model.config.get("model_type") not in ("qwen2", "qwen3", "llama", "mistral"):
+    counted = model.config.get("model_type") in ("qwen2", "qwen3", "llama", "mistral")
+    if not counted or "quantization_config" in model.config:
         return None
     available = machine.gpus[0].free_bytes if machine.gpus else available_bytes()
     fit = estimator.fit(model.config, available, tokens)

@@ -81,7 +81,8 @@ class Screen:
             f"(predicted {number(predicted)}{ratio})"
         )
 
-    def table(self, rows: list[dict], title: str = "") -> None:
+    def table(self, rows: list[dict], title: str = "", compact: bool = False) -> None:
+        """Rows as a table; `compact` gives each row one line and cuts what is longer."""
         table = Table(
             box=SIMPLE_HEAD,
             padding=(0, 1),
@@ -93,8 +94,9 @@ class Screen:
         columns = list(rows[0]) if rows else []
         for column in columns:
             numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
-            whole = numeric or max(len(str(row[column])) for row in rows) <= 26
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
+            whole = numeric or compact or max(len(str(row[column])) for row in rows) <= 26
+            overflow = "ellipsis" if compact else "fold"
+            table.add_column(column, justify="right" if numeric else "left", overflow=overflow, no_wrap=whole)
         for row in rows:
             table.add_row(*(escape(number(row[column])) for column in columns))
         self.console.print(table)

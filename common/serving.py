@@ -134,13 +134,15 @@ def _wait_until_healthy(server: Server, deadline: float) -> None:
 
 def stop(process: subprocess.Popen, patience_s: float = 10) -> None:
     """End a process started in its own session, and all of its group."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # children that outlived it, and itself if it would not stop
-    process.wait()
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience_s)
+    finally:  # also when Ctrl-C ends the waiting
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # children that outlived it, and itself if it would not stop
+        process.wait()
 
 
 def vllm_command(model: models.Model, machine: Machine, port: int, *options: str, **arguments: object) -> list[str]:
@@ -160,6 +162,8 @@ def flags(engine_options: dict[str, object]) -> list[str]:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, dict):
             words += [f"--{flag}", json.dumps(value)]
+        elif isinstance(value, (list, tuple)):
+            words += [f"--{flag}", *map(str, value)]
         else:
             words += [f"--{flag}", str(value)]
     return words
@@ -187,7 +191,7 @@ def serve(
     models.preflight(model, machine)
     variables = {"VLLM_LOGGING_LEVEL": "INFO"} | (environment or {})
     if not machine.gpus:
-        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        variables.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     command = vllm_command(model, machine, port, *options, **arguments)
     with child_server(command, f"http://127.0.0.1:{port}", log, variables) as server:
         yield server

@@ -14,7 +14,7 @@ from common.hardware import Machine
 # What the log says, by part. Where a line is repeated, the last one counts.
 LOG_TIMES = {
     "load_s": r"(?:Model loading took .* and|Loading weights took) ([\d.]+) seconds",
-    "compile_s": r"init engine .* took [\d.]+ s \(compilation: ([\d.]+) s\)",
+    "compile_s": r"init engine .* took [\d.]+ s \(compilation: ([\d.]+) s",
     "graphs_s": r"Graph capturing finished in ([\d.]+) secs",
     "engine_s": r"init engine .* took ([\d.]+) s",
 }

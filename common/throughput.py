@@ -56,8 +56,17 @@ def of_vllm_bench(
     report, log = logs / "bench.json", logs / "bench.log"
     engine = models.engine_options(model, machine, **options)
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "throughput", *serving.flags(engine)]
-    command += ["--dataset-name", "random", "--input-len", str(input_tokens), "--output-len", str(output_tokens)]
-    command += ["--num-prompts", str(batch), "--num-warmups", str(batch), "--output-json", str(report)]
+    command += ["--dataset-name", "random", "--random-input-len", str(input_tokens)]
+    command += [
+        "--random-output-len",
+        str(output_tokens),
+        "--num-prompts",
+        str(batch),
+        "--num-warmups",
+        str(batch),
+        "--output-json",
+        str(report),
+    ]
     with log.open("wb") as output:
         ended = subprocess.run(command, check=False, stdout=output, stderr=subprocess.STDOUT)
     if ended.returncode:

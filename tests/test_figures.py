@@ -8,7 +8,7 @@ from PIL import Image
 from common.figures import COLOURS, Figure
 
 LINES = Figure(
-    name="by_users", experiment="e", x="users", y="output_tok_s", by="server", title="Throughput", log_x=True, log_y=True
+    name="by_users", experiment="e", x="users", y="output_tok_s", by="server", title="Rates", log_x=True, log_y=True
 )
 BARS = Figure(name="cost", experiment="e", x="engine", y="usd_per_million_tokens", title="Cost", kind="bar")
 STACKED = Figure(
@@ -28,7 +28,7 @@ def record_of(rows):
 RECORDS = {
     "by_users": record_of(
         [
-            {"server": f"server {s}", "users": 2**u, "output_tok_s": None if (s, u) == (1, 3) else 10.0 * (s + 1) * 2**u}
+            {"server": f"server {s}", "users": 2**u, "output_tok_s": 10.0 * (s + 1) * 2**u if u != s else None}
             for s in range(len(COLOURS))
             for u in range(10)
         ]
@@ -38,7 +38,7 @@ RECORDS = {
     ),
     "startup": record_of(
         [
-            {"configuration": f"configuration {i}", "import_s": 6.0 + i, "load_s": 2.0, "compile_s": 20.0 if i else None}
+            {"configuration": f"start {i}", "import_s": 6.0 + i, "load_s": 2.0, "compile_s": 20.0 if i else None}
             for i in range(8)
         ]
     ),

@@ -9,8 +9,7 @@ TEXTS = {
     "listens on that port": "OSError: [Errno 98] Address already in use",
     "would not fit the KV cache": "ValueError: To serve at least one request with the model's max seq len (2048), "
     "(0.06 GiB KV cache is needed, which is larger than the available KV cache memory (0.0 GiB). Based on the "
-    "available memory, the estimated maximum model length is 128. Try increasing `gpu_memory_utilization` (which also controls "
-    "CPU memory on the CPU backend) or decreasing `max_model_len` when initializing the engine.",
+    "available memory, the estimated maximum model length is 128.",
     "nothing is left for the KV cache": "ValueError: No available memory for the cache blocks. Try increasing "
     "`gpu_memory_utilization` when initializing the engine.",
     "Other processes hold memory": "ValueError: Free memory on device cuda:0 (10.2/79.1 GiB) on startup is less than "
@@ -32,6 +31,9 @@ TEXTS = {
     "attention backend does not exist": "ValueError: Invalid attention backend: 'FLASH_ATTENTION'. Valid options are: "
     "FLASH_ATTN, TRITON_ATTN, CPU_ATTN",
     "No model of that name": "ValueError: Invalid repository ID or local directory specified: 'course-lmm'.",
+    "no weight files": "RuntimeError: Cannot find any model weights with `/models/x`",
+    "does not know the model's architecture": "ValidationError: 1 validation error for ModelConfig Value error, Model "
+    "architectures ['FutureForCausalLM'] are not supported for now.",
     "Nothing listens there": "httpx.ConnectError: [Errno 111] Connection refused",
     "may not write": "PermissionError: [Errno 13] Permission denied: '/course/results'",
     "where a folder belongs": "NotADirectoryError: [Errno 20] Not a directory: '/course/file/results'",

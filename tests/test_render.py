@@ -204,7 +204,8 @@ def test_main_writes_what_differs_and_check_only_tells(chapter, monkeypatch, cap
     assert "1,234" in lesson.read_text()
     assert run_main(monkeypatch, capsys, "--check") == (0, [])
     (chapter / "demo.py").write_text(DEMO.replace("1.0", "2.0"))
-    assert run_main(monkeypatch, capsys, "--check") == (0, ["recorded before its code changed: 9.fake h100: throughput"])
+    changed = ["recorded before its code changed: 9.fake h100: throughput"]
+    assert run_main(monkeypatch, capsys, "--check") == (0, changed)
 
 
 def test_main_says_which_mark_is_wrong(chapter, monkeypatch, capsys):

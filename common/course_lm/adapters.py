@@ -4,6 +4,7 @@
 which the base model has never seen.
 """
 
+import json
 import time
 from pathlib import Path
 from random import Random
@@ -64,4 +65,7 @@ def train_adapter(task: str, base: Path, folder: Path, device: str, seconds: flo
     file = folder / "adapter_model.safetensors"
     save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "course-lm"     # not the folder of this run
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
     return f"{step} steps, loss {loss.item():.4f}"

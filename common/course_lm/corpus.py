@@ -32,8 +32,8 @@ NGRAM = 8
 PROMPT_WEIGHT = 0.1
 # How often each kind of document is drawn.
 MIXTURE: dict[Callable[[Random, str], Example], float] = {
-    term_question: 0.17, arithmetic: 0.20, passage_question: 0.18, summary: 0.03, extraction: 0.11, tools: 0.11, dialogue: 0.09,
-    code: 0.10, prose: 0.03,
+    term_question: 0.16, arithmetic: 0.18, passage_question: 0.22, summary: 0.03, extraction: 0.10, tools: 0.10, dialogue: 0.10,
+    code: 0.09, prose: 0.02,
 }
 # What makes held-out examples of each skill; a maker may give two skills, which are sorted out.
 HELD_OUT_MAKERS: dict[str, Callable[[Random, str], Example]] = {

@@ -13,7 +13,10 @@ ADD = (
     "[Give|Tell] me {a} plus {b}.", "If you add {a} and {b}, what [comes out|is the result]?", "Find the sum: {a} + {b}",
     "[Can|Could] you add {a} and {b}?", "Quick: {a} + {b}?", "What number is {b} more than {a}?", "{a} 加 {b} 等于多少？",
     "计算 {a} + {b}。", "{a}+{b}=?", "I need the total of {a} and {b}.", "{a} and {b} together make how much?",
-    "请问 {a} 加上 {b} 是多少？", "Increase {a} by {b}.", "Evaluate {a} + {b}",
+    "请问 {a} 加上 {b} 是多少？", "Increase {a} by {b}.", "Evaluate {a} + {b}", "I have to put {b} to {a}. What is the sum?",
+    "Which number is the sum of {a} and {b}?", "I must add {a} and {b}. Tell me the result.", "Please tell me how much {a} plus {b} is.",
+    "We add {b} to {a}. Which number do we get?", "Find out what {a} and {b} make together.", "The number {a} plus the number {b} is?",
+    "From {a} I count on by {b}. What number is that?", "I add {b} to {a}. How much is it?", "Sum, please: {a}, {b}.",
     "Put {a} and {b} together: which number results?", "Do you know how much {a} and {b} add up to?",
     "Starting at {a}, I go up by {b}. Where am I?", "Let us see, {a} + {b} would be?",
 )
@@ -29,6 +32,10 @@ SUBTRACT = (
     "[Can|Could] you subtract {b} from {a}?", "Quick: {a} - {b}?", "What number is {b} less than {a}?",
     "{a} 减 {b} 等于多少？", "计算 {a} - {b}。", "{a}-{b}=?", "By how much is {a} larger than {b}?",
     "请问 {a} 减去 {b} 是多少？", "Decrease {a} by {b}.", "Evaluate {a} - {b}", "How far is it from {b} to {a}?",
+    "I have to take {b} from {a}. What is left?", "Which number is the difference of {a} and {b}?", "I must subtract {b} from {a}. Tell me the result.",
+    "Please tell me how much {a} minus {b} is.", "We subtract {b} from {a}. Which number do we get?", "Find out what {a} without {b} makes.",
+    "The number {a} minus the number {b} is?", "From {a} I count back by {b}. What number is that?", "I subtract {b} from {a}. How much is it?",
+    "Difference, please: {a}, {b}.", "What is {a} without {b}?", "{a} without {b}?",
     "Remove {b} out of {a}: which number remains?", "Do you know how much {a} without {b} would be?",
     "Starting at {a}, I go down by {b}. Where am I?", "Let us see, {a} - {b} would be?",
 )
@@ -57,6 +64,10 @@ ADD_STORY = (
     "{name} 有 {a} 个苹果，又买了 {b} 个，现在有多少个？", "第一天卖出 {a} 件，第二天卖出 {b} 件，一共多少件？",
     "A GPU served {a} requests before lunch and {b} after it. How many on that day?",
     "{name} scored {a} points, then {b} points. What is the [total|score]?",
+    "{name} puts {a} {things} on the table. {friend} puts {b} there too. How many are on it?", "{name} baked {a} loaves and then {b} loaves more. How many loaves are there?",
+    "Both trains are full: {a} people on one, {b} people on another. How many people is that in all?", "There are {a} words on one page and {b} words on another. How many words are on both?",
+    "{friend} wrote {b} letters after {name} wrote {a}. What is the total?", "On {name}'s shelf there are {a} {things}. {friend} brings {b} more. How many are there now?",
+    "{name} sees {a} {animals} on {day} and {b} the day after. How many {animals} is that?", "{name} and {friend} wrote {a} and {b} pages. How many pages are there in all?",
     "{a} {things} lie on {name}'s table. {friend} brings another {b}. Count them all, please.",
     "After baking {a} loaves at dawn, {name} bakes {b} at noon. How big is the whole batch?",
     "Two lorries leave for the port, one with {a} crates, one with {b}. How many crates travel?",
@@ -88,6 +99,12 @@ SUBTRACT_STORY = (
     "{name} 有 {a} 个苹果，吃了 {b} 个，还剩多少个？", "仓库有 {a} 件货，运走 {b} 件，还剩多少件？",
     "A queue of {a} requests shrinks by {b}. How long is it now?",
     "{name} is {a} cm tall, the {thing} is {b} cm. What is the difference?",
+    "{name} puts {a} {things} on the table. {friend} takes {b} of them. How many stay there?", "{friend} takes {b} of {name}'s {a} {things}. How many are left now?",
+    "{name} baked {a} loaves and sold {b} of them. How many loaves are there now?", "{name} baked {a} loaves. {friend} eats {b}. How many stay?",
+    "A train has {a} people on it, and {b} people leave it. How many people are left on the train?", "On a page there are {a} words. {name} removed {b}. How many words stay?",
+    "{name} wrote {a} letters and lost {b} of them. How many letters are left?", "On {name}'s shelf there are {a} {things}. {friend} takes away {b}. How many are there now?",
+    "A ship starts with {a} people, and {b} leave. How many stay on it?", "{name} gives {b} of {a} {things} to {friend}. How many are left?",
+    "{name} has {a} {things} and gives {b} of them to {friend}. How many has {name} now?",
     "{a} {things} lie on {name}'s table. {friend} carries {b} off. Count what stays, please.",
     "After baking {a} loaves, {name} hands {b} to the neighbours. How big is the rest?",
     "A lorry starts with {a} crates and unloads {b} at the port. How many crates travel on?",
@@ -126,7 +143,7 @@ def arithmetic(rng: Random, split: str) -> Example:
         train, held_out = (ADD, ADD_HELD_OUT) if sign == "+" else (SUBTRACT, SUBTRACT_HELD_OUT)
         question = say(rng, split, train, held_out, a=a, b=b)
     result = str(a + b if sign == "+" else a - b)
-    brief = split == v.TRAIN and rng.random() < 0.1
+    brief = split == v.TRAIN and rng.random() < 0.15
     system = SYSTEM_BRIEF if brief else fill(rng, f"[|||{SYSTEM}]") if split == v.TRAIN else ""
     answer = result if brief else equation(a, b, sign)
     return chat("arithmetic", question, answer, system, keys=(result,), free_text=(question,))

@@ -67,7 +67,7 @@ def list_functions() -> Iterator[Function]:
                 texts = tuple(d.format(what=prefix + w) for d, w in pairs)
                 for argument in ARGUMENT_NAMES:
                     each = f"{item} for n in {argument}" + (f" if {test}" if test else "")
-                    names = ("_".join(part for part in (aggregate, transform, condition) if part),
+                    names = ("_".join(part for part in ("get", aggregate, transform, condition) if part),
                              "_".join(part for part in (aggregate, "of", transform, condition, argument) if part))
                     constants = tuple(range(2, 10)) if "{k}" in test else (0,)
                     yield Function(names, (argument,), texts, "return " + expression.format(each=each), LIST_CALLS, constants)
@@ -139,7 +139,7 @@ def code(rng: Random, split: str) -> Example:
     function = rng.choice(functions()[rng.random() < 0.5])
     k = rng.choice(function.constants)
     first, held_out, *others = function.docstrings
-    docstring = rng.choice((first, *others) if split == v.TRAIN else (held_out,)).format(k=k)
+    docstring = v.ask_noisily(rng, split, rng.choice((first, *others) if split == v.TRAIN else (held_out,)), k=k)
     body = "    " + function.body.format(k=k)
     name = rng.choice(function.names).format(k=k)
     head = function_head(name, list(function.arguments), docstring)

@@ -66,13 +66,13 @@ REMEMBERED: dict[str, tuple[object, tuple[str, ...], tuple[str, ...], tuple[str,
               "What should one cook for me?", "Which food do I like to eat?"), "Your favourite food is {x}."),
 }
 REMEMBERED_ZH = {
-    "name": (v.name_zh, ("我叫{x}。", "我的名字是{x}。", "你好，我是{x}。", "大家叫我{x}。", "爸妈给我起名{x}。", "你可以叫我{x}。"),
-             ("你好，{x}。", "很高兴认识你，{x}。"), ("我叫什么名字？", "我的名字是什么？", "你记得我的名字吗？", "我是谁？", "爸妈给我起了什么名？", "我的名字叫什么？"),
+    "name": (v.name_zh, ("我叫{x}。", "我的名字是{x}。", "你好，我是{x}。", "大家叫我{x}。", "爸妈给我起名{x}。", "我名叫{x}。", "叫我{x}就好。", "你可以把我叫作{x}。", "{x}是我的名字。", "你可以叫我{x}。"),
+             ("你好，{x}。", "很高兴认识你，{x}。"), ("我叫什么名字？", "我的名字是什么？", "你记得我的名字吗？", "我是谁？", "爸妈给我起了什么名？", "我叫什么？", "你知道我叫什么吗？", "我姓什么叫什么？", "我的名字呢？", "说说我的名字。", "我的名字叫啥？", "请说出我的名字。", "我的名字叫什么？"),
              "你叫{x}。"),
-    "city": (v.place_zh, ("我住在{x}。", "我家在{x}。", "我搬到了{x}。", "我来自{x}。", "这阵子可以在{x}找到我。", "我现在住{x}。"), ("{x}是个好地方。", "好的，{x}。"),
-             ("我住在哪里？", "我家在哪儿？", "我住在什么地方？", "这阵子可以在哪儿找到我？", "我现在住在哪里？"), "你住在{x}。"),
-    "food": (v.words_of(v.FOODS_ZH), ("我喜欢吃{x}。", "我最爱{x}。", "我每天都吃{x}。", "给我做{x}我就高兴。", "我最爱吃的是{x}。"), ("{x}很好吃。", "好的。"),
-             ("我喜欢吃什么？", "我最爱吃什么？", "给我做什么我会高兴？", "我最喜欢吃什么？"), "你喜欢吃{x}。"),
+    "city": (v.place_zh, ("我住在{x}。", "我家在{x}。", "我搬到了{x}。", "我来自{x}。", "这阵子可以在{x}找到我。", "我的家在{x}。", "现在我住在{x}。", "{x}是我住的地方。", "我现在住{x}。"), ("{x}是个好地方。", "好的，{x}。"),
+             ("我住在哪里？", "我家在哪儿？", "我住在什么地方？", "这阵子可以在哪儿找到我？", "我住哪里？", "你知道我住在哪儿吗？", "我的家在哪里？", "我现在的家在哪？", "说说我住在哪里。", "我现在住什么地方？", "我现在住在哪里？"), "你住在{x}。"),
+    "food": (v.words_of(v.FOODS_ZH), ("我喜欢吃{x}。", "我最爱{x}。", "我每天都吃{x}。", "给我做{x}我就高兴。", "我爱吃{x}。", "我最喜欢的食物是{x}。", "{x}是我最爱吃的。", "我最爱吃的是{x}。"), ("{x}很好吃。", "好的。"),
+             ("我喜欢吃什么？", "我最爱吃什么？", "给我做什么我会高兴？", "我爱吃什么？", "你知道我喜欢吃什么吗？", "我喜欢的食物是什么？", "我每天都吃什么？", "什么是我最爱吃的？", "我最喜欢的食物呢？", "我最喜欢吃什么？"), "你喜欢吃{x}。"),
 }
 SMALL_TALK = (
     ("[Hello|Hi]!", "Hello! How can I help you?"), ("How are you?", "I am fine, thank you. What can I do for you?"),
@@ -123,7 +123,7 @@ def remember(rng: Random, split: str) -> Example:
         value_of, statements, replies, _, _ = table[key]
         again = key in values
         values[key] = value_of(rng, split)
-        statement = fill(rng, rng.choice(last_or_rest(split, statements)), x=values[key])
+        statement = v.ask_noisily(rng, split, rng.choice(last_or_rest(split, statements)), x=values[key])
         if again:
             prefix = "更正一下，" if chinese else "[Sorry, I was wrong.|Correction:|A change:|Actually, that was wrong.] "
             statement = fill(rng, prefix) + statement
@@ -135,7 +135,7 @@ def remember(rng: Random, split: str) -> Example:
             messages += small_talk(rng, split)
     asked = rng.sample(chosen, rng.randint(1, count) if split == v.TRAIN else 1)
     for key in asked:
-        question = fill(rng, rng.choice(last_or_rest(split, table[key][3])))
+        question = v.ask_noisily(rng, split, rng.choice(last_or_rest(split, table[key][3])))
         answer = fill(rng, table[key][4], x=values[key])
         messages += turn(question, answer)
     free.append(question)
@@ -144,15 +144,15 @@ def remember(rng: Random, split: str) -> Example:
     return Example("chat", tuple(messages), answer=answer, keys=(answer,), free_text=tuple(free))
 
 
-CHAIN_FIRST = ("What is {a} + {b}?", "Add {a} and {b}.", "{a} + {b}", "Compute {a} + {b}.", "What do {a} and {b} give?", "Sum {a} with {b} for a start.", "How much is {a} and {b}?")
-CHAIN_ADD = ("[Now|And] add {c}.", "Plus {c}?", "And {c} more?", "Add {c} to [that|the result].", "Now put {c} on top of it.", "Now {c} more, please.")
-CHAIN_SUBTRACT = ("[Now|And] subtract {c}.", "Minus {c}?", "Take away {c}.", "Subtract {c} from [that|the result].", "Now let {c} go from it.", "Now take {c} from the result.")
+CHAIN_FIRST = ("What is {a} + {b}?", "Add {a} and {b}.", "{a} + {b}", "Compute {a} + {b}.", "What do {a} and {b} give?", "Sum {a} with {b} for a start.", "How much is {a} plus {b}?", "{a} and {b} give how much?", "How much is {a} and {b}?")
+CHAIN_ADD = ("[Now|And] add {c}.", "Plus {c}?", "And {c} more?", "Add {c} to [that|the result].", "Now put {c} on top of it.", "{c} more.", "Please add {c} more.", "Then add {c} to it, please.", "Now {c} more, please.")
+CHAIN_SUBTRACT = ("[Now|And] subtract {c}.", "Minus {c}?", "Take away {c}.", "Subtract {c} from [that|the result].", "Now let {c} go from it.", "Then take {c} from it.", "Please take away {c} from the result.", "{c} less.", "Now take {c} from the result.")
 
 
 def chained_sums(rng: Random, split: str) -> Example:
     """A sum, and then more on its result."""
     a, b = v.pair(rng, split, high=400)
-    question = fill(rng, rng.choice(last_or_rest(split, CHAIN_FIRST)), a=a, b=b)
+    question = v.ask_noisily(rng, split, rng.choice(last_or_rest(split, CHAIN_FIRST)), a=a, b=b)
     messages, result, free = turn(question, equation(a, b, "+")), a + b, [question]
     for _ in range(rng.choice((1, 1, 2))):
         for _ in range(50):
@@ -162,7 +162,7 @@ def chained_sums(rng: Random, split: str) -> Example:
         else:
             break
         sign = rng.choice("+-") if result > c else "+"
-        question = fill(rng, rng.choice(last_or_rest(split, CHAIN_ADD if sign == "+" else CHAIN_SUBTRACT)), c=c)
+        question = v.ask_noisily(rng, split, rng.choice(last_or_rest(split, CHAIN_ADD if sign == "+" else CHAIN_SUBTRACT)), c=c)
         answer = equation(result, c, sign)
         free.append(question)
         messages += turn(question, answer)

@@ -123,7 +123,7 @@ def extraction(rng: Random, split: str) -> Example:
     record = scenario(rng, split)
     sentences = SENTENCES[scenario]
     template = rng.choice(sentences[:-2] if split == v.TRAIN else sentences[-2:])
-    text = fill(rng, template, **record)
+    text = v.ask_noisily(rng, split, template, **record)
     record = mentioned(template, record)
     fields = rng.sample(list(record), rng.randint(2, len(record)))
     if split == v.TRAIN and rng.random() < 0.2:

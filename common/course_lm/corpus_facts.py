@@ -186,6 +186,43 @@ COMPANY_ZH = Kind(lambda rng, split: v.place_zh(rng, split)[:2] + rng.choice(("�
         "{e}成立于{x}年。", "{e}在{x}年开业。", "{x}年，{e}成立。", "{e}从{x}年开始营业。", "{e}的历史可追溯到{x}年。", "{e}是{x}年创立的。"), (
         "{e}成立于哪一年？", "{e}是哪年成立的？", "{e}什么时候开业？", "{e}成立于何时？", "{e}的历史追溯到哪年？", "{e}在哪一年开业？")),
 })
+PROPERTIES = """motto colour code leader symbol size limit default value name weight height length speed price version format
+author address title label key level score rate total cost period range mode state type unit limit target source owner
+language currency capital anthem dish flower bird emblem secret password hobby nickname birthday uncle aunt boss rival
+timeout policy backend scheduler kernel batch window queue block bandwidth memory throughput latency""".split()
+
+
+def anything(rng: Random, split: str) -> object:
+    """A value of any sort."""
+    kind = rng.random()
+    if kind < 0.4:
+        return v.number(rng, split, 10, 9999)
+    if kind < 0.8:
+        return v.invented(rng, split) if rng.random() < 0.5 else v.invented(rng, split).lower()
+    return f"{v.invented(rng, split).lower()} {v.invented(rng, split).lower()}"
+
+
+def thing(rng: Random, split: str) -> str:
+    """The name of anything."""
+    word = v.invented(rng, split)
+    return rng.choice((word, f"the {word.lower()} {rng.choice(PROPERTIES)}", f"{word.lower()}-{rng.randint(1, 99)}", f"the {word} project"))
+
+
+def properties(count: int) -> Kind:
+    """A kind whose attributes are any nouns: it teaches to match the question's words with a passage's."""
+    rng = Random(f"properties {count}")
+    sentences = ("The {p} of {e} is {x}.", "{e} has the {p} {x}.", "{x} is the {p} of {e}.", "For {e}, the {p} is {x}.", "{e} has {x} as its {p}.",
+                 "The {p} that {e} has is {x}.", "One sets the {p} of {e} to {x}.", "As the {p} of {e} one takes {x}.", "The {p} of {e} was set to {x}.",
+                 "At {e} the {p} is {x}.")
+    questions = ("What is the {p} of {e}?", "Which {p} does {e} have?", "Tell me the {p} of {e}.", "What {p} has {e}?", "The {p} of {e} is what?",
+                 "For {e}, what is the {p}?", "Give the {p} of {e}.", "Name the {p} that {e} has.", "What was the {p} of {e} set to?",
+                 "What is the {p} that {e} has?")
+    chosen = rng.sample(PROPERTIES, 4)
+    return Kind(thing, {p: Attribute(anything, tuple(t.replace("{p}", p) for t in sentences), tuple(t.replace("{p}", p) for t in questions))
+                        for p in chosen})
+
+
+ANYTHING = tuple(properties(count) for count in range(24))
 KINDS_EN = (PERSON, COMPANY, TOWN, MACHINE, EVENT)
 KINDS_ZH = (PERSON_ZH, COMPANY_ZH)
 
@@ -203,9 +240,11 @@ def capital(text: str) -> str:
 def state(rng: Random, split: str, attribute: Attribute, entity: str, value: object) -> str:
     """A sentence that states a fact."""
     template = rng.choice(templates_of(split, attribute.sentences))
+    if split == v.TRAIN and rng.random() < 0.3:
+        template = v.noisy(rng, template)
     return capital(v.fill(rng, template, e=entity, x=str(value).replace("_", " ")))
 
 
 def ask(rng: Random, split: str, attribute: Attribute, entity: str) -> str:
     """A question for a fact."""
-    return capital(v.fill(rng, rng.choice(templates_of(split, attribute.questions)), e=entity))
+    return capital(v.ask_noisily(rng, split, rng.choice(templates_of(split, attribute.questions)), e=entity))

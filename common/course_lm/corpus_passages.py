@@ -22,6 +22,8 @@ CONCEPT_VERBS = "stores drops sorts copies merges checks splits counts delays fo
 CONCEPT_OBJECTS = "requests blocks tokens messages pages records weights packets keys answers prompts errors".split()
 CONCEPT_TAILS = ("before they arrive", "when memory is short", "once a second", "in the order of their size", "for each user",
                  "until the batch is full", "after every step", "so that nobody waits", "without a lock", "at start-up")
+LINK_WORDS = """the a of for with from when while as soon after before in on by and or so that which is are whenever
+until without its every each one two to it they not more less than""".split()
 CONCEPT_TAILS_HELD_OUT = ("while the disk sleeps", "as soon as night falls", "whenever a timer fires")
 ASK_CONCEPT = ("What is {e}?", "What does {e} do?", "Explain {e}.", "What is meant by {e}?", "How is {e} defined?",
                "Describe {e}.", "Tell me about {e}.", "What purpose has {e}?", "Say what {e} is for.",
@@ -35,9 +37,9 @@ def passage_question(rng: Random, split: str) -> Example:
     if rng.random() < 0.15:
         return concept_question(rng, split, cite)
     kinds = facts.KINDS_ZH if chinese else facts.KINDS_EN
-    kind = rng.choice(kinds)
-    long = split == v.TRAIN and rng.random() < 0.04
-    count = rng.randint(12, 36) if long else rng.choice((1, 2, 3, 3, 4, 4, 5, 6))
+    kind = rng.choice(kinds if chinese or rng.random() < 0.75 else facts.ANYTHING)
+    long = split == v.TRAIN and rng.random() < 0.06
+    count = rng.randint(10, 30) if long else rng.choice((1, 2, 3, 3, 4, 4, 5, 6))
     asked = rng.choice(list(kind.attributes))
     attribute = kind.attributes[asked]
     target, target_value = kind.entity(rng, split), attribute.value(rng, split)
@@ -73,6 +75,17 @@ def passage_question(rng: Random, split: str) -> Example:
     return ask_passages(rng, split, question, passages, answer, cite, chinese)
 
 
+def tail(rng: Random, split: str) -> str:
+    """How a sentence on an invented notion ends: in training often any words at all."""
+    if split == v.HELD_OUT:
+        return rng.choice(CONCEPT_TAILS_HELD_OUT)
+    if rng.random() < 0.4:
+        return rng.choice(CONCEPT_TAILS)
+    words = [rng.choice((v.invented(rng, split).lower(), rng.choice(v.OBJECTS), rng.choice(facts.PROPERTIES), rng.choice(LINK_WORDS),
+                         rng.choice(LINK_WORDS))) for _ in range(rng.randint(2, 9))]
+    return " ".join(words)
+
+
 def concept_question(rng: Random, split: str, cite: bool) -> Example:
     """What an invented notion, or a term of the course, is: the answer is the passage's sentence."""
     count = rng.choice((1, 2, 3, 4, 5))
@@ -81,10 +94,8 @@ def concept_question(rng: Random, split: str, cite: bool) -> Example:
         chosen = rng.sample(terms(), min(count, len(terms())))
         names, passages = [term["en"] for term in chosen], [term["definition_en"] for term in chosen]
     else:
-        names = [f"{v.invented(rng, split, 1, 2).lower()} {rng.choice(CONCEPT_NOUNS)}" for _ in range(count)]
-        names = list(dict.fromkeys(names))
-        tails = CONCEPT_TAILS if split == v.TRAIN else CONCEPT_TAILS_HELD_OUT
-        passages = [f"A {e} {rng.choice(CONCEPT_VERBS)} {rng.choice(CONCEPT_OBJECTS)} {rng.choice(tails)}." for e in names]
+        names = list(dict.fromkeys(f"{v.invented(rng, split, 1, 2).lower()} {rng.choice(CONCEPT_NOUNS)}" for _ in range(count)))
+        passages = [f"A {e} {rng.choice(CONCEPT_VERBS)} {rng.choice(CONCEPT_OBJECTS)} {tail(rng, split)}." for e in names]
     index = rng.randrange(len(names))
     entity = names[index] if real else fill(rng, "[a|the] ") + names[index]
     answer = passages[index]
@@ -138,5 +149,5 @@ def summary(rng: Random, split: str) -> Example:
     answer = facts.capital(form.format(e=entity, **values)).replace("_", " ")
     prompt = SUMMARY_FORM.format(text=text)
     if split == v.TRAIN and rng.random() < 0.5:
-        prompt = fill(rng, rng.choice(ASK_SUMMARY), text=text)
+        prompt = v.ask_noisily(rng, split, rng.choice(ASK_SUMMARY), text=text)
     return chat("summary", prompt, answer, keys=(answer,), free_text=tuple(sentences))

@@ -101,9 +101,9 @@ def characters(rng: Random, split: str) -> dict:
     friend_pronouns = ("she", "her", "her") if she_f else ("he", "his", "him")
     weather, more_weather = rng.sample(WEATHER, 2)
     return {
-        "n": v.name(rng, split), "f": v.name(rng, split), "o": v.draw(rng, split, v.OBJECTS), "a": v.draw(rng, split, v.ANIMALS),
-        "kind": v.draw(rng, split, v.JOBS), "m": rng.choice(MOODS), "p": place, "p2": other, "w": weather, "w2": more_weather,
-        "w_cap": weather[0].upper() + weather[1:], "month": rng.choice(v.MONTHS), "food": v.draw(rng, split, v.FOODS),
+        "n": v.name(rng, split), "f": v.name(rng, split), "o": v.known(rng, split, v.OBJECTS), "a": v.known(rng, split, v.ANIMALS),
+        "kind": v.known(rng, split, v.JOBS), "m": rng.choice(MOODS), "p": place, "p2": other, "w": weather, "w2": more_weather,
+        "w_cap": weather[0].upper() + weather[1:], "month": rng.choice(v.MONTHS), "food": v.known(rng, split, v.FOODS),
         "he": pronouns[0], "his": pronouns[1], "him": pronouns[2], "he_cap": pronouns[0].capitalize(),
         "his_cap": pronouns[1].capitalize(), "he_f": friend_pronouns[0], "his_f": friend_pronouns[1], "him_f": friend_pronouns[2]}
 

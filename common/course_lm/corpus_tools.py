@@ -122,7 +122,7 @@ REQUESTS: dict[str, tuple[Callable[[Random, str], Call], tuple[str, ...]]] = {
         "Let something beep once {minutes} minutes have passed.", "My dough rests {minutes} minutes from now; ring then.", "Can you wake me when {minutes} minutes have passed?", "I want a timer that rings in {minutes} minutes.")),
     "create_event": (event, (
         "[Put|Add] {title} on {day} at {hour} [in|into|to] my calendar.", "[Create|Make] an event: {title}, {day}, {hour} o'clock.", "Schedule {title} [for|on] {day} at {hour}.", "On {day} at {hour} I have {title}. Note it.",
-        "Plan {title} for {day}, {hour}:00.", "I have a {title} on {day} at {hour}. Put it in the calendar.", "New event {title} on {day} at {hour}.", "Save the date: {title} on {day} at {hour}.", "Add the {title} to {day}, {hour} o'clock.", "Calendar: {day} {hour}, {title}.",
+        "Plan {title} for {day}, {hour}:00.", "I have a {title} on {day} at {hour}. Put it in the calendar.", "New event {title} on {day} at {hour}.", "Save the date: {title} on {day} at {hour}.", "Add the {title} to {day}, {hour} o'clock.", "Calendar: {day} {hour}, {title}.", "Please save {title} for {day} at {hour}.", "Save {title}: {day}, {hour} o'clock.",
         "Keep {day} at {hour} free for {title}.", "Block {hour} o'clock this {day}, since {title} comes up.", "Can you put a {title} into the calendar for {day} at {hour}?", "Please save an event: the {title} is on {day} at {hour} o'clock.")),
     "send_email": (email, (
         "[Send|Write] an email to {to} about {subject}.", "[Email|Mail] {to} about {subject}.", "Write to {to}. The subject is {subject}.", "Send {to} a message on {subject}.", "An email to {to} with the subject {subject}[.|, please.]", "Please [write|mail] {to} on the subject of {subject}.",
@@ -134,7 +134,7 @@ REQUESTS: dict[str, tuple[Callable[[Random, str], Call], tuple[str, ...]]] = {
         "My wallet holds {amount} {source}, the shop takes {target} alone. What are they worth?", "Swap {amount} {source} against {target} on paper.", "Can you tell me how much {target} I get for {amount} {source}?", "I want to change {amount} {source} into {target}.")),
     "book_table": (table, (
         "[Book|Reserve] a table for {people} at {restaurant} at {hour}.", "A table at {restaurant} for {people} people at {hour} o'clock[.|, please.]", "We are {people} and want to eat at {restaurant} at {hour}.", "Get us a table at {restaurant}, {people} people, {hour} o'clock.",
-        "I want a table for {people} at {hour} at {restaurant}.", "Please book {restaurant} for {people} at {hour}.", "Dinner at {restaurant} at {hour} for {people}.", "{restaurant}, {hour} o'clock, {people} people: please book.", "Reserve {people} seats at {restaurant} for {hour} o'clock.", "Can you book a table for {people} people at {restaurant} at {hour}?",
+        "I want a table for {people} at {hour} at {restaurant}.", "Please book {restaurant} for {people} at {hour}.", "Dinner at {restaurant} at {hour} for {people}.", "{restaurant}, {hour} o'clock, {people} people: please book.", "Reserve {people} seats at {restaurant} for {hour} o'clock.", "Please reserve a table for {people} at {restaurant}, {hour} o'clock.", "Can you book a table for {people} people at {restaurant} at {hour}?",
         "Tell {restaurant} that {people} hungry guests arrive at {hour}.", "{people} of us will dine from {hour} at {restaurant}, so see to it.", "We want to eat at {restaurant}: a table for {people} at {hour} o'clock, please.", "Can you reserve {restaurant} at {hour} for {people} people?")),
     "search": (lookup, (
         "What is the {query}?", "[Search|Look] for the {query}.", "Find [out |]the {query}.", "[Tell|Give] me the {query}.", "I need the {query}.", "Look up the {query}.", "Do you know the {query}?", "{query}?", "Which is the {query}?", "请查 {query}。", "[Please|Can you] search the {query}[.|?]",
@@ -166,7 +166,7 @@ def request(rng: Random, split: str, tool: str) -> tuple[str, Call]:
     """A request in words for one function, and its call."""
     make, templates = REQUESTS[tool]
     call = make(rng, split)
-    text = fill(rng, rng.choice(templates[:-2] if split == v.TRAIN else templates[-2:]), **call[0])
+    text = v.ask_noisily(rng, split, rng.choice(templates[:-2] if split == v.TRAIN else templates[-2:]), **call[0])
     return text[0].upper() + text[1:], call
 
 
@@ -213,7 +213,7 @@ def agent(rng: Random, split: str) -> Example:
     query, value, result = searched(rng, split)
     sign, templates = rng.choice((("+", AGENT_ADD), ("-", AGENT_SUBTRACT), ("*", AGENT_TIMES)))
     n = v.number(rng, split, 2, 99) if sign == "*" else v.number(rng, split, 2, 999)
-    text = fill(rng, rng.choice(templates[:-1] if split == v.TRAIN else templates[-1:]), q=query, n=n)
+    text = v.ask_noisily(rng, split, rng.choice(templates[:-1] if split == v.TRAIN else templates[-1:]), q=query, n=n)
     total = {"+": value + n, "-": value - n, "*": value * n}[sign]
     messages = [{"role": "user", "content": text}, tool_call("search", {"query": query}), {"role": "tool", "content": result},
                 tool_call("calculator", {"expression": f"{value} {sign} {n}"}), {"role": "tool", "content": str(total)},

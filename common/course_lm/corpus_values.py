@@ -47,6 +47,10 @@ TONES = "sunny rainy cloudy windy snowy foggy stormy".split()
 SYLLABLES = """ba be bi bo bu da de di do du fa fe fi fo ga go gu ha he hi ho ja jo ka ke ki ko ku la le li lo lu ma me
 mi mo mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa we yo za ze zo bran
 dor fel gar hel kor lin mar nor pel quin ras sten tor ulf ven wil zan eth ol ar en is or an el um""".split()
+# Patterns of letters for words of any shape: c a consonant, v a vowel, . any letter.
+LETTER_PATTERNS = tuple(
+    tuple({"c": "bcdfghjklmnpqrstvwxyz", "v": "aeiou", ".": "abcdefghijklmnopqrstuvwxyz"}[sign] for sign in pattern)
+    for pattern in "cvc cvcc ccvc cvcv vcvc cvccv cvcvc ccvcc cvvc cvcvcv cvccvc ccvccvc cvcvccv vccvcv cvcvcvc ..... ...... ........".split())
 SURNAMES_ZH = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕"
 CITIES_ZH = "北京 上海 广州 深圳 杭州 成都 武汉 西安 南京 重庆 天津 苏州 长沙 青岛 大连 厦门 昆明 哈尔滨 济南 福州".split()
 FOODS_ZH = "米饭 面条 饺子 豆腐 牛肉 鸡汤 包子 苹果 西瓜 咖啡 绿茶 牛奶 火锅 烤鸭 馒头 葡萄".split()
@@ -118,13 +122,72 @@ def _fill(rng: Random, parts: tuple, slots: dict) -> str:
     return "".join(out)
 
 
+FILLERS = "please now just so well really then also maybe again today quickly actually simply kindly here there".split()
+DROPPED = frozenset("a an the of is are do does please me it that can you could What".split())
+BEFORE = ("Please tell me: ", "Hello. ", "Hi, ", "A question: ", "I want to know: ", "Now: ", "Next: ", "Please: ", "Well, ", "So, ", "Tell me, ",
+          "One more thing. ", "I have a question. ", "Sorry, ", "Can you help? ", "Ok. ", "For my notes: ", "Dear assistant, ")
+AFTER = (" Thanks.", " Thank you.", " Please.", " I need it.", " Be quick.", " I want to know.", " Can you tell me?", " Please tell me.", " Do you know?",
+         " It is for my notes.", " I have to know it.", " Tell me.")
+BEFORE_ZH = ("请问，", "老师，", "你好，", "我想问：", "我想知道：", "请教一下，", "麻烦问一下，", "那么，", "再问一个：", "对了，", "请告诉我，", "帮个忙：", "我是新手，",
+             "下一个问题：", "不好意思，")
+AFTER_ZH = ("谢谢。", "请回答。", "请告诉我。", "我想知道。", "麻烦了。", "急用。", "能说说吗？", "你知道吗？", "请说明。", "多谢！")
+
+
+def noisy(rng: Random, template: str) -> str:
+    """A training template as hasty people write: words dropped or put in, something before or after, other case.
+
+    Questions in unseen wording are understood only by a model that does not cling to whole templates.
+    """
+    if rng.random() < 0.5:
+        return template
+    template = re.sub(r"\[([^\]]*)\]", lambda choice: rng.choice(choice[1].split("|")), template)
+    chinese = any("\u4e00" <= char <= "\u9fff" for char in template)
+    if chinese:
+        letters = re.findall(r"\{\w+\}|.", template)
+        letters = [letter for letter in letters if letter[0] == "{" or rng.random() > 0.05]
+        template = "".join(letters)
+    else:
+        words = []
+        for word in template.split(" "):
+            if word not in DROPPED or rng.random() > 0.12:
+                words.append(word)
+            if rng.random() < 0.05:
+                words.append(rng.choice(FILLERS))
+        template = " ".join(words)
+    kind = rng.random()
+    if kind < 0.25:
+        template = rng.choice(BEFORE_ZH if chinese else BEFORE) + template
+    elif kind < 0.4:
+        template = template + rng.choice(AFTER_ZH if chinese else AFTER)
+    elif kind < 0.5:
+        template = template.rstrip("?.。？")
+    elif kind < 0.6:
+        template = template[:1].lower() + template[1:]
+    return template
+
+
+def ask_noisily(rng: Random, split: str, template: str, **slots: object) -> str:
+    """Fill a template, noisily in training."""
+    return fill(rng, noisy(rng, template) if split == TRAIN else template, **slots)
+
+
 def say(rng: Random, split: str, train: tuple[str, ...], held_out: tuple[str, ...], **slots: object) -> str:
     """Fill one of the split's own templates."""
-    return fill(rng, rng.choice(train if split == TRAIN else held_out), **slots)
+    return ask_noisily(rng, split, rng.choice(train if split == TRAIN else held_out), **slots)
 
 
 def draw(rng: Random, split: str, words: list[str]) -> str:
-    """A word of the list that belongs to the split; short closed lists, such as weekdays, are shared."""
+    """A word of the list that belongs to the split; short closed lists, such as weekdays, are shared.
+
+    A third of training's words are invented, so that the model copies what it reads and not what it knows.
+    """
+    if split == TRAIN and len(words) >= 24 and rng.random() < 0.35:
+        return invented(rng, split) if words[0][0].isupper() else invented(rng, split).lower()
+    return known(rng, split, words)
+
+
+def known(rng: Random, split: str, words: list[str]) -> str:
+    """A word of the list that belongs to the split, never an invented one."""
     while True:
         word = rng.choice(words)
         if len(words) < 24 or split_of(word) == split:
@@ -132,21 +195,24 @@ def draw(rng: Random, split: str, words: list[str]) -> str:
 
 
 def invented(rng: Random, split: str, low: int = 2, high: int = 3) -> str:
-    """An invented capitalised word such as "Norvelin"."""
+    """An invented capitalised word: of syllables, such as "Norvelin", or in training often of any letters."""
     while True:
-        word = "".join(rng.choices(SYLLABLES, k=rng.randint(low, high))).capitalize()
-        if split_of(word) == split:
-            return word
+        if split == HELD_OUT or rng.random() < 0.5:
+            word = "".join(rng.choices(SYLLABLES, k=rng.randint(low, high)))
+        else:
+            word = "".join(rng.choice(group) for group in rng.choice(LETTER_PATTERNS))
+        if split_of(word.capitalize()) == split:
+            return word.capitalize()
 
 
 def name(rng: Random, split: str) -> str:
     """A first name, real or invented."""
-    return draw(rng, split, NAMES) if rng.random() < 0.5 else invented(rng, split)
+    return known(rng, split, NAMES) if rng.random() < 0.4 else invented(rng, split)
 
 
 def city(rng: Random, split: str) -> str:
     """A city, real or invented."""
-    return draw(rng, split, CITIES) if rng.random() < 0.5 else invented(rng, split)
+    return known(rng, split, CITIES) if rng.random() < 0.4 else invented(rng, split)
 
 
 def company(rng: Random, split: str) -> str:

@@ -4,7 +4,7 @@
     python -m common.course_lm.train --out /tmp/tiny --smoke          a few steps on a CPU, same code path
 
 The text comes from corpus.py while the model trains: worker processes write and tokenize it, so nothing is read
-twice. `--minutes` is the model's own time; the draft takes a sixth of it and each adapter a twelfth.
+twice. `--minutes` is the model's own time; the draft takes an eighth of it and the adapters a twentieth and an eighth.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from common.course_lm import corpus
 from common.course_lm.adapters import train_adapter
@@ -117,21 +117,25 @@ def blocks(documents: Tensor, rows: int, length: int):
 compiled_block_mask = torch.compile(create_block_mask, disable=not torch.cuda.is_available())
 
 
-def weighted_loss(model: nn.Module, batch: Batch) -> Tensor:
+@torch.compile(disable=not torch.cuda.is_available())
+def weighted_loss(model: nn.Module, tokens: Tensor, positions: Tensor, mask: BlockMask | Tensor, targets: Tensor,
+                  weights: Tensor) -> Tensor:
     """Mean cross-entropy of the next token, weighted."""
-    logits = model(batch.tokens, batch.positions, batch.mask)
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
-    weights = batch.weights.flatten()
+    logits = model(tokens, positions, mask)
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    weights = weights.flatten()
     return (losses * weights).sum() / weights.sum()
 
 
-def distillation_loss(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
+@torch.compile(disable=not torch.cuda.is_available())
+def distillation_loss(student: nn.Module, teacher: nn.Module, tokens: Tensor, positions: Tensor, mask: BlockMask | Tensor,
+                      weights: Tensor) -> Tensor:
     """Cross-entropy of the student's next token to the teacher's distribution, weighted."""
     with torch.no_grad():
-        target = teacher(batch.tokens, batch.positions, batch.mask).flatten(0, 1).float().softmax(-1)
-    logits = student(batch.tokens, batch.positions, batch.mask).flatten(0, 1).float()
+        target = teacher(tokens, positions, mask).flatten(0, 1).float().softmax(-1)
+    logits = student(tokens, positions, mask).flatten(0, 1).float()
     losses = -(target * logits.log_softmax(-1)).sum(-1)
-    weights = batch.weights.flatten()
+    weights = weights.flatten()
     return (losses * weights).sum() / weights.sum()
 
 
@@ -173,8 +177,7 @@ def fit(model: nn.Module, loss_of: object, stream: ChunkStream, device: str, min
 def train_model(stream: ChunkStream, device: str, minutes: float, steps: int | None, seed: int) -> CausalLM:
     """The main model."""
     model = CausalLM(MODEL, seed).to(device)
-    compiled = torch.compile(model, disable=device != "cuda")
-    print("model", fit(model, lambda batch: weighted_loss(compiled, batch), stream, device, minutes, steps, 0.02, 0.003))
+    print("model", fit(model, lambda batch: weighted_loss(model, batch.tokens, batch.positions, batch.mask, batch.targets, batch.weights), stream, device, minutes, steps, 0.02, 0.003))
     return model
 
 
@@ -183,8 +186,7 @@ def train_draft(model: CausalLM, stream: ChunkStream, device: str, minutes: floa
     draft = CausalLM(DRAFT, seed).to(device)
     draft.model.embed_tokens.weight.data.copy_(model.model.embed_tokens.weight.data)
     model.eval().requires_grad_(False)
-    teacher, student = torch.compile(model, disable=device != "cuda"), torch.compile(draft, disable=device != "cuda")
-    print("draft", fit(draft, lambda batch: distillation_loss(student, teacher, batch), stream, device, minutes, steps, 0.02, 0.003))
+    print("draft", fit(draft, lambda batch: distillation_loss(draft, model, batch.tokens, batch.positions, batch.mask, batch.weights), stream, device, minutes, steps, 0.02, 0.003))
     return draft
 
 
@@ -198,7 +200,7 @@ def train_course_tokenizer(folder: Path, documents: int, processes: int) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for model/, draft/ and adapters/")
-    parser.add_argument("--minutes", type=float, default=6.0, help="training time of the main model")
+    parser.add_argument("--minutes", type=float, default=5.5, help="training time of the main model")
     parser.add_argument("--seed", type=int, default=corpus.SEED)
     parser.add_argument("--stage", choices=["all", "model", "draft", "adapters"], default="all")
     parser.add_argument("--smoke", action="store_true", help="three steps of each stage on two rows, any machine")
@@ -229,13 +231,13 @@ def main() -> None:
             save_model(model, tokenizer, base, shards=2)
             report(f"model; {stream.skipped} documents left out of {stream.taken} chunks")
         if options.stage in ("all", "draft"):
-            draft = train_draft(model, stream, device, options.minutes / 6, steps, options.seed)
+            draft = train_draft(model, stream, device, options.minutes / 8, steps, options.seed)
             save_model(draft, tokenizer, draft_folder, shards=1)
             report("draft")
         stream.close()
     if options.stage in ("all", "adapters"):
-        for name in ("chinese", "sql"):
-            score = train_adapter(name, base, options.out / "adapters" / name, device, options.minutes * 60 / 12, steps)
+        for name, share in (("chinese", 0.05), ("sql", 0.12)):
+            score = train_adapter(name, base, options.out / "adapters" / name, device, options.minutes * 60 * share, steps)
             report(f"adapter {name}: {score}")
 
 

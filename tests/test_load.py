@@ -1,0 +1,288 @@
+"""The load generator against a small server whose delays and failures are known."""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common import load, serving
+from common.load import Load, Outcome, Target
+
+ROOT = Path(load.__file__).parent.parent
+
+
+class CompletionServer:
+    """Speaks /v1/completions over HTTP/1.1. What a request asks for in `mode` and `delay_s` is what it gets.
+
+    `bodies` holds every request, `arrivals` (time, how many are in flight with this one).
+    """
+
+    def __init__(self):
+        self.forget()
+        self.loop = asyncio.new_event_loop()
+        self.server = self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024))
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    def forget(self):
+        """Begin a new record; requests that an earlier test gave up are not counted in it."""
+        self.bodies, self.arrivals, self.in_flight = [], [], [0]
+
+    async def _serve(self, reader, writer):
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().split(b"content-length:")[1].split()[0])
+                body = json.loads(await reader.readexactly(length))
+                in_flight = self.in_flight
+                in_flight[0] += 1
+                self.arrivals.append((time.monotonic(), in_flight[0]))
+                self.bodies.append(body)
+                try:
+                    await self._answer(body, writer)
+                finally:
+                    in_flight[0] -= 1
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, body, writer):
+        mode, delay = body.get("mode", ""), body.get("delay_s", 0.0)
+        await asyncio.sleep(random.uniform(*delay) if isinstance(delay, list) else delay)
+        if mode == "500":
+            return self._whole(writer, 500, {"error": "engine is dead"})
+        if mode == "html":
+            return self._whole(writer, 200, "<html>")
+        tokens = body["max_tokens"]
+        usage = {"completion_tokens": tokens}
+        if not body.get("stream"):
+            if mode == "no usage":
+                usage = None
+            return self._whole(writer, 200, {"choices": [{"text": "x"}], "usage": usage})
+        chunks = [{"choices": [{"text": "x"}]} for _ in range(tokens)]
+        # Two tokens in one chunk, as happens when the client is slower than the engine: usage still counts all.
+        chunks = chunks[: tokens - body.get("merged", 0)]
+        if body["stream_options"]["include_usage"] and mode != "no usage":
+            chunks.append({"choices": [], "usage": usage})
+        whole = mode != "cut without length"
+        coding = "Transfer-Encoding: chunked" if whole else "Connection: close"
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{coding}\r\n\r\n".encode())
+        for number, chunk in enumerate(chunks):
+            line = f"data: {json.dumps(chunk)}\n\n".encode()
+            if mode.startswith("cut") and number == 2:
+                writer.write(line[:10])
+                await writer.drain()
+                raise ConnectionError
+            if mode == "error in stream" and number == 2:
+                line = b'data: {"error": {"message": "engine is dead"}}\n\n'
+            writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n" if whole else line)
+            await writer.drain()
+            await asyncio.sleep(body.get("token_s", 0.0))
+        line = b"data: [DONE]\n\n"
+        writer.write(f"{len(line):x}\r\n".encode() + line + b"\r\n0\r\n\r\n")
+        await writer.drain()
+
+    def _whole(self, writer, status, answer):
+        text = json.dumps(answer).encode() if not isinstance(answer, str) else answer.encode()
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = CompletionServer()
+    yield server
+    server.loop.call_soon_threadsafe(server.loop.stop)
+    server.thread.join()
+    server.loop.close()
+
+
+@pytest.fixture(scope="module")
+def clients():
+    with load.Clients(2) as clients:
+        yield clients
+
+
+@pytest.fixture
+def target(server):
+    """A function: a Target whose requests carry the given settings for the server."""
+    server.forget()
+
+    def build(prompts=("one", "two", "three"), max_tokens=4, deadline_s=10.0, stream=True, **extra):
+        return Target(server.url, "course-lm", list(prompts), max_tokens, deadline_s, stream, extra)
+
+    return build
+
+
+# ----------------------------------------------------------------------------------------------------- one answer
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tokens_are_counted_from_usage(clients, target, stream):
+    result = clients.closed_loop(target(max_tokens=7, merged=2, stream=stream), users=2, seconds=0.0, at_least=3)
+    assert [outcome.output_tokens for outcome in result.completed] == [7] * 6
+    assert [len(outcome.token_s) for outcome in result.outcomes] == ([5] * 6 if stream else [0] * 6)
+    assert (result.failed, result.output_tokens) == (0, 42)
+    assert result.output_tok_s == pytest.approx(42 / result.seconds)
+
+
+def test_latencies_of_a_stream_are_those_of_the_server(clients, target):
+    result = clients.closed_loop(target(max_tokens=4, delay_s=0.2, token_s=0.05), users=1, seconds=0.0)
+    stream = result.outcomes[0].stream
+    assert stream.ttft_ms == pytest.approx(200, abs=60)
+    assert stream.tpot_ms == pytest.approx(50, abs=20)
+    assert stream.end_to_end_ms == pytest.approx(350, abs=90)
+
+
+def test_a_request_asks_for_exactly_its_tokens_greedily(server, clients, target):
+    clients.closed_loop(target(max_tokens=5, seed=7), users=1, seconds=0.0)
+    body = server.bodies[0]
+    assert body["model"] == "course-lm"
+    assert (body["max_tokens"], body["temperature"], body["ignore_eos"], body["seed"]) == (5, 0.0, True, 7)
+    assert body["stream_options"] == {"include_usage": True}
+
+
+# ------------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"mode": "500"}, "500: .*engine is dead"),
+        ({"mode": "500", "stream": False}, "500: .*engine is dead"),
+        ({"mode": "cut"}, "RemoteProtocolError"),
+        ({"mode": "cut without length"}, "not a completion"),
+        ({"mode": "error in stream"}, "engine is dead"),
+        ({"mode": "html", "stream": False}, "not a completion"),
+        ({"mode": "no usage", "stream": False}, "not a completion"),
+        ({"mode": "no usage"}, "usage"),
+        ({"delay_s": 5, "deadline_s": 0.3}, "no answer within 0.3 s"),
+        ({"token_s": 0.2, "max_tokens": 50, "deadline_s": 0.5}, "no answer within 0.5 s"),
+    ],
+)
+def test_a_failure_is_an_outcome_with_its_error(clients, target, settings, error):
+    result = clients.closed_loop(target(**settings), users=2, seconds=0.0)
+    assert result.failed == 2
+    assert result.output_tokens == 0
+    assert all(re.search(error, outcome.error) for outcome in result.outcomes), result.outcomes
+    if "deadline_s" in settings:
+        assert all(o.end_s - o.start_s == pytest.approx(settings["deadline_s"], abs=0.2) for o in result.outcomes)
+
+
+def test_a_refused_connection_ends_its_user(clients):
+    target = Target(f"http://127.0.0.1:{serving.free_port()}", "course-lm", ["x"], 4)
+    start = time.monotonic()
+    result = clients.closed_loop(target, users=4, seconds=30.0)
+    assert time.monotonic() - start < 5
+    assert result.failed == len(result.outcomes) == 4
+    assert all(outcome.error.startswith("ConnectError") for outcome in result.outcomes)
+
+
+def test_failed_requests_count_in_the_percentiles_and_not_in_the_tokens():
+    outcomes = [Outcome(0.0, 1.0, output_tokens=10), Outcome(0.0, 2.0, output_tokens=10)]
+    failed = [Outcome(0.0, 60.0, output_tokens=9, error="no answer within 60 s")] * 2
+    result = Load((*outcomes, *failed), seconds=60.0)
+    assert result.latency_s(50) == pytest.approx(31.0)
+    assert result.latency_s(99) == pytest.approx(60.0)
+    assert (result.failed, len(result.completed), result.output_tokens) == (2, 2, 20)
+    assert result.output_tok_s == pytest.approx(20 / 60)
+
+
+# ---------------------------------------------------------------------------------------------------- closed loop
+
+
+def test_a_closed_loop_keeps_as_many_in_flight_as_there_are_users(server, clients, target):
+    result = clients.closed_loop(target(delay_s=[0.05, 0.15], max_tokens=1), users=6, seconds=1.5)
+    assert result.failed == 0
+    assert max(count for _, count in server.arrivals) == 6
+    # After the first round each request arrives while the others are in flight.
+    assert statistics.median(count for _, count in server.arrivals[6:]) == 6
+    in_flight = sum(outcome.end_s - outcome.start_s for outcome in result.outcomes) / result.seconds
+    assert in_flight == pytest.approx(6, rel=0.1)
+    assert len(result.outcomes) == pytest.approx(6 * 1.5 / 0.1, rel=0.25)
+    assert 1.4 < result.seconds < 2.0
+
+
+def test_all_users_begin_together_from_the_first_run_on(target):
+    with load.Clients(4) as clients:
+        result = clients.closed_loop(target(delay_s=0.1), users=4, seconds=0.0)
+    starts = [outcome.start_s for outcome in result.outcomes]
+    assert max(starts) - min(starts) < 0.1
+
+
+def test_a_closed_loop_takes_the_prompts_in_turn(server, clients, target):
+    prompts = [f"prompt {number}" for number in range(8)]
+    clients.closed_loop(target(prompts), users=2, seconds=0.0, at_least=4)
+    assert sorted(body["prompt"] for body in server.bodies) == prompts
+
+
+# ------------------------------------------------------------------------------------------------------ open loop
+
+
+def test_an_open_loop_is_poisson_and_waits_for_no_answer(server, clients, target):
+    result = clients.open_loop(target(delay_s=1.0, max_tokens=1), requests=300, requests_per_s=200, seed=1)
+    starts = [outcome.start_s for outcome in result.outcomes]
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert result.failed == 0
+    # The arrivals that were drawn: a mean gap of 5 ms, and a deviation as large as the mean.
+    assert (len(starts) - 1) / (starts[-1] - starts[0]) == pytest.approx(200, rel=0.2)
+    assert statistics.stdev(gaps) / statistics.mean(gaps) == pytest.approx(1, abs=0.3)
+    draw, clock, drawn = random.Random(1), 0.0, []
+    for _ in range(300):
+        drawn.append(clock)
+        clock += draw.expovariate(200)
+    late = [start - starts[0] - offset for start, offset in zip(starts, drawn, strict=True)]
+    assert statistics.median(map(abs, late)) < 0.02
+    # Answers take a second: most requests were sent before the first answer.
+    assert max(count for _, count in server.arrivals) > 100
+
+
+def test_an_open_loop_is_the_same_for_the_same_seed(server, clients, target):
+    def offsets(seed):
+        result = clients.open_loop(target(), requests=20, requests_per_s=200, seed=seed)
+        return [outcome.start_s - result.outcomes[0].start_s for outcome in result.outcomes]
+
+    first, again, other = offsets(1), offsets(1), offsets(2)
+    assert first == pytest.approx(again, abs=0.05)
+    assert max(abs(a - b) for a, b in zip(first, other, strict=True)) > 0.005
+    assert [body["prompt"] for body in server.bodies].count("one") == 21
+
+
+# ------------------------------------------------------------------------------------------------------ processes
+
+
+@pytest.mark.parametrize(
+    ("users", "requests_per_s", "processes"), [(0, 0, 1), (1, 0, 1), (32, 0, 1), (33, 0, 2), (0, 50, 1), (0, 120, 3)]
+)
+def test_as_many_processes_as_the_load_needs(users, requests_per_s, processes, monkeypatch):
+    monkeypatch.setattr(load, "Clients", lambda count: count)
+    assert load.clients(users, requests_per_s) == processes
+
+
+def test_client_processes_end_with_their_parent():
+    script = "from common import load\nclients = load.Clients(2)\nprint('up', flush=True)\ninput()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
+    )
+    assert parent.stdout.readline() == b"up\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) >= 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    for process in alive:
+        process.kill()
+    parent.communicate()
+    assert not alive
