@@ -151,7 +151,8 @@ class Session:
                 self.screen.say(f"failed: {', '.join(failed)}. The log is {self.logs / 'vllm.log'}", style="bold red")
             return 1 if failed else 0
         except KeyboardInterrupt:
-            self.screen.say("\nInterrupted. What was saved stays saved; --save --resume goes on from there.")
+            more = " What was saved stays saved; --save --resume goes on from there." if self.options.save else ""
+            self.screen.say(f"\nInterrupted.{more}")
             return 130
         except Problem as problem:
             self.screen.problem(str(problem), problem.meaning, problem.fix)

@@ -160,8 +160,7 @@ def run(checks: Path, module: ModuleType) -> list[Exercise]:
     # Prints of the learner's code are let through (-s): that is how one looks for a mistake.
     options = ["-s", "--assert=plain", "--noconftest", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     options += ["-o", "addopts=--import-mode=importlib"]
-    for plugin in ("terminal", "cacheprovider", "timeout", "faulthandler"):
-        options += ["-p", f"no:{plugin}"]
+    options += ["--disable-plugin-autoload", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     status = pytest.main([*options, *map(str, sorted(checks.glob("*.py")))], plugins=[report])
     if report.broken or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError("\n".join(report.broken) or f"pytest ended with status {status}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import models, serving
 from common.hardware import Machine
-from common.screen import Screen
+from common.screen import Progress, Screen
 
 
 class Run:
@@ -19,7 +19,7 @@ class Run:
         machine: Machine,
         model: models.Model,
         screen: Screen,
-        status,
+        status: Progress,
         logs: Path,
         rows_of: Callable[[str], list[dict]],
     ):

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.spinner import Spinner
 from rich.table import Table
 
 
@@ -32,13 +35,20 @@ def number(value: object) -> str:
     return str(value)
 
 
+def shorten(text: str, width: int) -> str:
+    """A text that takes at most `width` columns of a terminal, in which a Chinese character takes two."""
+    while cell_len(text) > width:
+        text = text[: max(1, len(text) - 2)].rstrip("…") + "…"
+    return text
+
+
 class Screen:
     """The terminal. `present` clears it for each experiment and waits for a key at each step."""
 
     def __init__(self, present: bool = False, file=None):
         self.present = present
         shown = file or sys.stdout
-        width = os.get_terminal_size(shown.fileno()).columns if shown.isatty() else 110
+        width = os.get_terminal_size(shown.fileno()).columns if shown.isatty() else 120
         self.console = Console(file=shown, highlight=False, width=width)
 
     def say(self, text: str, style: str = "") -> None:
@@ -61,6 +71,7 @@ class Screen:
         for name, value in lines:
             grid.add_row(f"[bold]{name}[/bold]", escape(value))
         self.console.print(Panel(grid, title=f"[bold]{escape(title)}[/bold]", title_align="left", expand=False))
+        self.pause()
 
     def question(self, name: str, text: str, place: str) -> None:
         if self.present:
@@ -83,22 +94,16 @@ class Screen:
 
     def table(self, rows: list[dict], title: str = "", compact: bool = False) -> None:
         """Rows as a table; `compact` gives each row one line and cuts what is longer."""
-        table = Table(
-            box=SIMPLE_HEAD,
-            padding=(0, 1),
-            collapse_padding=True,
-            title=title or None,
-            title_justify="left",
-            title_style="italic",
-        )
+        style = {"title_justify": "left", "title_style": "italic", "pad_edge": False, "show_edge": False}
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, title=title or None, **style)
         columns = list(rows[0]) if rows else []
         for column in columns:
             numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
             whole = numeric or compact or max(len(str(row[column])) for row in rows) <= 26
-            overflow = "ellipsis" if compact else "fold"
-            table.add_column(column, justify="right" if numeric else "left", overflow=overflow, no_wrap=whole)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
         for row in rows:
-            table.add_row(*(escape(number(row[column])) for column in columns))
+            cells = [number(row[column]) for column in columns]
+            table.add_row(*(escape(shorten(cell, 36) if compact else cell) for cell in cells))
         self.console.print(table)
         self.pause()
 
@@ -109,12 +114,14 @@ class Screen:
         self.console.print(f"  [bold]fix[/bold]      {escape(fix)}")
 
     @contextmanager
-    def status(self, text: str) -> Iterator:
-        """A line that says what is being done; `update(text)` changes it. Plain lines where there is no terminal."""
-        with self.console.status(escape(text)) as status:
-            if not self.console.is_terminal:
-                status.update = lambda text: self.console.print(f"  … {escape(text)}", style="dim")
-            yield status
+    def status(self, text: str) -> Iterator["Progress"]:
+        """A last line that says what is being done, gone when the block ends."""
+        progress = Progress(self.console, text)
+        progress.start()
+        try:
+            yield progress
+        finally:
+            progress.stop()
 
     def pause(self) -> None:
         """Wait for a key when presenting to a room; q or Ctrl-C ends the demo."""
@@ -134,6 +141,29 @@ class Screen:
         self.console.print("\r       \r", end="")
         if key in (b"q", b"\x03"):
             raise KeyboardInterrupt
+
+
+class Progress:
+    """A spinner with a text; where there is no terminal, a plain line for each text."""
+
+    def __init__(self, console: Console, text: str):
+        self.console, self.spinner = console, Spinner("dots", escape(text))
+        # Redirecting would bring onto the screen what `output_to` sends to the log.
+        self.live = Live(self.spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+    def start(self) -> None:
+        if self.console.is_terminal:
+            self.live.start()
+
+    def stop(self) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def update(self, text: str) -> None:
+        if self.console.is_terminal:
+            self.spinner.update(text=escape(text))
+        else:
+            self.console.print(f"  … {escape(text)}", style="dim")
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def test_chunks_cut_anywhere(exercises):
             except UnicodeDecodeError as error:
                 raise AssertionError(
                     f"Cut into pieces of {size} bytes, feed({pieces[-1]!r}) raises UnicodeDecodeError: {error}. A "
-                    "chunk may end between the bytes of one character, so decode only what is whole, a line for example."
+                    "chunk may end between the bytes of one character, so decode only what is whole, as a line is."
                 ) from None
         expect(
             f"The same stream cut into pieces of {size} bytes, {pieces[:3]!r} …,",

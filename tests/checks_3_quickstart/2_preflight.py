@@ -31,8 +31,8 @@ def test_weights_of_a_small_model(exercises):
         f"weight_bytes in bfloat16 of {config}",
         exercises.weight_bytes(config, "bfloat16"),
         2 * total,
-        f"2 bytes × (2 × {embedding} embedding and head + 2 layers × ({attention} attention + {mlp} MLP + {norms} norms) "
-        "+ 32 last norm)",
+        f"2 bytes × (2 × {embedding} embedding and head + 2 layers × ({attention} attention + {mlp} MLP + {norms} "
+        "norms) + 32 last norm)",
         {
             "the output head is missing": 2 * (total - embedding),
             "these are weights, not bytes": total,

@@ -1,0 +1,410 @@
+"""Demos from the command line, as child processes: what they show, write, save, replay, and how they end."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common import results
+
+ROOT = Path(results.__file__).parent.parent
+
+DEMO = '''"""9.fake: a chapter for the tests
+
+To copy: make demo CH=9
+"""
+
+import os
+import subprocess
+import time
+
+import pandas as pd
+
+from common.chapter import Chapter
+
+chapter = Chapter(__file__)
+chapter.option("--colour", default="red", help="colour of the answer")
+
+
+@chapter.experiment(compare="output_tok_s")
+def works(run):
+    """Does it work?"""
+    run.predict("rate", 2.0, "tokens/s", because="two by two")
+    print("printed by the experiment")
+    subprocess.run(["echo", "printed by a child"], check=True)
+    os.write(2, b"written by C code")
+    run.setting(seed=0, repeats=run.repeats)
+    run.measured("rate", 3.0)
+    run.count(7)
+    run.show("answer", f"a [{run.options.colour}] answer [/b]")
+    run.reading("It works.")
+    row = {"engine": "vllm", "batch": run.size(full=8, smoke=2), "output_tok_s": 3.0, "p50_s": float("nan")}
+    return pd.DataFrame([row])
+
+
+@chapter.experiment
+def fails(run):
+    """Does it fail?"""
+    raise RuntimeError("CUDA out of memory. Tried to allocate 462.00 MiB")
+
+
+@chapter.experiment(gpu=True)
+def needs_a_gpu(run):
+    """Is it fast on a GPU?"""
+    return pd.DataFrame([{"batch": 1, "output_tok_s": 1000.0}])
+
+
+@chapter.experiment
+def waits(run):
+    """How long does it take?"""
+    run.step("waiting now")
+    time.sleep(float(os.environ.get("WAIT_S", "0")))
+    run.reading(f"It read {len(run.rows_of('works'))} row.")
+    return pd.DataFrame([{"seconds": 1.5}])
+
+
+if __name__ == "__main__":
+    chapter.main()
+'''
+
+
+class Course:
+    """A folder with one chapter in it, and its demo as a command."""
+
+    def __init__(self, folder):
+        self.folder = folder / "9.fake"
+        self.folder.mkdir()
+        self.demo = self.folder / "demo.py"
+        self.demo.write_text(DEMO)
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        self.report = folder / "report.json"
+
+    def start(self, *words, **options):
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "TMPDIR": str(self.logs)}
+        environment |= options.pop("env", {})
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
+        return subprocess.Popen([sys.executable, self.demo, *map(str, words)], env=environment, **pipes)
+
+    def run(self, *words):
+        """(exit status, what the terminal showed with its lines joined, the report if one was written)."""
+        self.report.unlink(missing_ok=True)
+        process = self.start(*words)
+        shown, _ = process.communicate(timeout=60)
+        report = json.loads(self.report.read_text()) if self.report.exists() else None
+        return process.returncode, shown, report
+
+    def log(self):
+        (log,) = self.logs.glob("9.fake-*/vllm.log")
+        return log.read_text()
+
+    def record(self, name, slug="h100", **changes):
+        """Put a record of `name` into the results of another machine."""
+        row = {"engine": "vllm", "batch": 2, "output_tok_s": 4321.0}
+        hardware = {"name": "NVIDIA H100 80GB HBM3", "count": 1, "cores": 16, "driver": "580.1"}
+        record = {
+            "question": "?", "command": "c", "date": "2026-01-02 03:04 UTC", "commit": "c0ffee", "dirty": False,
+            "hardware": hardware, "environment": {}, "versions": {}, "settings": {}, "source_hash": "", "seconds": 1.0,
+            "model": {"name": "shape:qwen2.5-7b", "weights": "random", "dtype": "bfloat16"},
+            "predictions": [{"name": "rate", "value": 5.0, "unit": "tokens/s", "because": "it was so", "measured": 6.0}],
+            "columns": {}, "reading": "It was fast.", "rows": [row],
+        }  # fmt: skip
+        results.save(self.folder, slug, name, record | changes)
+
+
+@pytest.fixture
+def course(tmp_path):
+    return Course(tmp_path)
+
+
+def statuses(report):
+    return {entry["name"]: entry["status"] for entry in report["experiments"]}
+
+
+def one_line(shown):
+    return re.sub(r"\s+", " ", shown)
+
+
+# ------------------------------------------------------------------------------------------------- command lines
+
+
+def test_list_names_the_experiments_without_running_any(course):
+    code, shown, _ = course.run("--list")
+    lines = shown.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines] == ["works", "fails", "needs_a_gpu", "waits"]
+    assert "Does it work?" in lines[0]
+    assert lines[2].endswith("(GPU)")
+    assert not list(course.logs.iterdir())
+
+
+def test_help_holds_the_docstring_and_the_chapters_own_option(course):
+    code, shown, _ = course.run("--help")
+    assert code == 0
+    assert "9.fake: a chapter for the tests\n\nTo copy: make demo CH=9" in shown
+    assert "--colour" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", "wroks"], "There is no experiment wroks. .*works, fails, needs_a_gpu, waits"),
+        (["--model", "course-lmm"], "There is no model course-lmm. .*Did you mean course-lm?"),
+        (["--model", "shape:llama-3-70b"], r"shape:llama-3-70b needs 13\d\.\d GiB"),
+        (["--replay"], "No run is recorded for this chapter. .*none yet"),
+        (["--replay", "b200"], "No run is recorded for b200"),
+    ],
+)
+def test_a_command_that_cannot_run_says_why_at_once(course, words, message):
+    code, shown, report = course.run(*words, "--json", course.report)
+    assert code == 1
+    assert re.search(message, one_line(shown))
+    assert "fix" in shown
+    assert "Traceback" not in shown
+    assert report["experiments"] == []
+
+
+def test_a_model_with_a_damaged_config_gives_one_message(course, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    code, shown, _ = course.run("--model", tmp_path)
+    assert code == 1
+    assert "error" in shown
+    assert "Traceback" not in shown
+
+
+def test_replayed_numbers_cannot_be_saved(course):
+    course.record("works")
+    before = results.path(course.folder, "h100").read_bytes()
+    code, shown, _ = course.run("--replay", "--save")
+    assert code == 2
+    assert "--replay" in shown
+    assert "--save" in shown
+    assert results.path(course.folder, "h100").read_bytes() == before
+    assert list(results.read_all(course.folder)) == ["h100"]
+
+
+def test_a_damaged_results_file_gives_one_clear_message(course):
+    course.record("works")
+    file = results.path(course.folder, "h100")
+    file.write_text(file.read_text()[:100])
+    for words in ([], ["--replay"]):
+        code, shown, _ = course.run(*words)
+        assert code == 1
+        assert "h100.json is damaged" in shown.replace("\n", "")
+        assert "git checkout" in shown
+        assert "Traceback" not in shown
+        assert "Does it work?" not in shown
+
+
+def test_results_that_cannot_be_written_stop_the_demo_before_it_measures(course):
+    (course.folder / "results").write_text("a file")
+    code, shown, _ = course.run("--save")
+    assert code == 1
+    assert "can't be written" in shown
+    assert "Does it work?" not in shown
+
+
+def test_a_report_that_cannot_be_written_stops_the_demo_before_it_measures(course):
+    code, shown, _ = course.run("--only", "works", "--json", course.demo / "report.json")
+    assert code == 1
+    assert "can't be written" in one_line(shown)
+    assert "Traceback" not in shown
+    assert "Does it work?" not in shown
+
+
+# ----------------------------------------------------------------------------------------------------- a full run
+
+
+def test_a_run_shows_each_experiment_and_reports_how_it_ended(course):
+    course.record("works")
+    course.record("needs_a_gpu")
+    code, shown, report = course.run("--smoke", "--json", course.report)
+    text = one_line(shown)
+    assert code == 1
+    assert statuses(report) == {"works": "ran", "fails": "failed", "needs_a_gpu": "replayed", "waits": "ran"}
+    assert (report["chapter"], report["hardware"], report["model"]) == ("9.fake", "cpu", "course-lm")
+    assert (report["smoke"], report["generated_tokens"]) == (True, 7)
+    row = {"engine": "vllm", "batch": 2, "output_tok_s": 3.0, "p50_s": None}
+    assert report["rows"] == {"works": [row], "waits": [{"seconds": 1.5}]}
+    reasons = {entry["name"]: entry["reason"] for entry in report["experiments"]}
+    assert "out of memory" in reasons["fails"]
+    assert "no GPU" in reasons["needs_a_gpu"]
+    # The card, then the question, the prediction, an answer as it is, the measurement, the table and its reading.
+    order = [
+        "9.fake: a chapter for the tests", "course-lm, trained weights", "works 1 of 4", "Does it work?",
+        "predicted rate: 2 tokens/s (two by two)", "a [red] answer [/b]", "output_tok_s on h100", "4,321",
+        "measured rate: 3 tokens/s (predicted 2, 1.50 of the prediction)", "It works.",
+        "fails 2 of 4", "RuntimeError: CUDA out of memory", "did not fit the memory", "fix",
+        "needs_a_gpu 3 of 4", "this machine has no GPU", "recorded on NVIDIA H100 80GB HBM3, 2026-01-02 03:04 UTC",
+        "(random weights)", "It was fast.", "waiting now", "It read 1 row.", "failed: fails",
+    ]  # fmt: skip
+    places = [text.find(part) for part in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places == sorted(places)
+    # What is printed meanwhile goes to the log, and so does the traceback.
+    for line in ("printed by the experiment", "printed by a child", "written by C code", "Traceback"):
+        assert line not in shown
+        assert line in course.log()
+
+
+def test_only_runs_what_it_names_and_all_well_is_status_zero(course):
+    code, shown, report = course.run("--only", "waits", "--only", "works", "--colour", "blue", "--json", course.report)
+    assert code == 0
+    assert statuses(report) == {"works": "ran", "waits": "ran"}
+    assert "a [blue] answer" in shown
+    assert report["rows"]["works"][0]["batch"] == 8
+
+
+def test_rows_that_are_not_there_are_asked_for(course):
+    code, shown, report = course.run("--only", "waits", "--json", course.report)
+    assert code == 1
+    assert "needs the rows of works" in shown
+    assert statuses(report) == {"waits": "failed"}
+
+
+# --------------------------------------------------------------------------------------------- saving and resuming
+
+
+def test_save_resume_and_replay(course):
+    course.record("works")
+    code, _, _ = course.run("--save")
+    stored = results.read(results.path(course.folder, "cpu"))
+    assert code == 1  # `fails` did, and nothing shows needs_a_gpu: what ran is saved all the same
+    assert list(stored["experiments"]) == ["works", "waits"]
+    record = stored["experiments"]["works"]
+    assert {key: record[key] for key in ("question", "reading", "dirty")} == {
+        "question": "Does it work?", "reading": "It works.", "dirty": False,
+    }  # fmt: skip
+    assert record["command"] == "python 9.fake/demo.py --save"
+    assert record["rows"] == [{"engine": "vllm", "batch": 8, "output_tok_s": 3.0, "p50_s": None}]
+    assert record["settings"] == {"seed": 0, "repeats": 3, "smoke": False}
+    assert record["predictions"] == [
+        {"name": "rate", "value": 2.0, "unit": "tokens/s", "because": "two by two", "measured": 3.0}
+    ]
+    assert record["model"]["name"] == "course-lm"
+    assert re.fullmatch(r"[0-9a-f]{16}", record["model"]["weights"])
+    assert {"name", "count", "memory_bytes", "driver", "cpu", "cores", "clocks_before", "clocks_after"} == set(
+        record["hardware"]
+    )
+    assert record["versions"]["vllm"] != "not installed"
+    assert record["source_hash"] == results.source_hash(course.demo, "works")
+    assert record["columns"]["output_tok_s"]["unit"] == "tokens/s"
+    assert record["environment"]["CUDA_VISIBLE_DEVICES"] == ""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", record["date"])
+
+    # Resumed: what is saved is shown as this machine saved it, and not measured again.
+    saved = results.path(course.folder, "cpu").read_bytes()
+    words = ("--save", "--resume", "--only", "works", "--json", course.report)
+    code, shown, report = course.run(*words)
+    assert code == 0
+    assert statuses(report) == {"works": "replayed"}
+    assert "saved already" in report["experiments"][0]["reason"]
+    assert f"recorded on {stored['hardware']}" in one_line(shown)
+    assert "4,321" not in shown
+    assert results.path(course.folder, "cpu").read_bytes() == saved
+
+    # A smoke run's sizes are others: a full record does not stand for them, nor they for it.
+    _, _, report = course.run(*words, "--smoke")
+    assert statuses(report) == {"works": "ran"}
+    _, _, report = course.run(*words)
+    assert statuses(report) == {"works": "ran"}
+
+    # Replayed: by default the preferred hardware, and any by name.
+    code, shown, report = course.run("--replay", "--only", "works", "--json", course.report)
+    assert code == 0
+    assert statuses(report) == {"works": "replayed"}
+    assert "recorded on NVIDIA H100 80GB HBM3, 2026-01-02 03:04 UTC" in one_line(shown)
+    assert "predicted rate: 5 tokens/s (it was so)" in one_line(shown)
+    assert "4,321" in shown
+    assert report["rows"] == {}
+    code, shown, _ = course.run("--replay", "cpu", "--only", "works")
+    assert code == 0
+    assert "4,321" not in shown
+    assert "It works." in shown
+    code, shown, _ = course.run("--replay", "b200")
+    assert code == 1
+    assert "Recorded hardware: h100, cpu." in shown
+
+
+# --------------------------------------------------------------------------------------------------- interruption
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_saved_and_writes_the_report(course, how):
+    words = ("--save", "--only", "works", "--only", "waits", "--json", course.report)
+    process = course.start(*words, env={"WAIT_S": "60"})
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if "waiting now" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(how)
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Interrupted. What was saved stays saved" in rest
+    assert "Traceback" not in shown + rest
+    report = json.loads(course.report.read_text())
+    assert statuses(report) == {"works": "ran"}
+    assert list(results.read(results.path(course.folder, "cpu"))["experiments"]) == ["works"]
+
+
+# ---------------------------------------------------------------------------------------------- before an audience
+
+
+class Terminal:
+    """A demo in a terminal of its own, which can press keys."""
+
+    def __init__(self, course, *words):
+        self.keyboard, inside = pty.openpty()
+        self.process = course.start(*words, stdin=inside, stdout=inside, stderr=inside, text=False)
+        os.close(inside)
+        os.set_blocking(self.keyboard, False)
+        self.shown = ""
+
+    def wait_for(self, text, seconds=30):
+        """Read until `text` was shown after the last key."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                self.shown += os.read(self.keyboard, 65536).decode(errors="replace")
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # the other side is closed
+                break
+            if text in self.shown:
+                return True
+        return text in self.shown
+
+    def press(self, key):
+        self.shown = ""
+        time.sleep(0.1)
+        os.write(self.keyboard, key.encode())
+
+
+def test_presenting_waits_for_a_key_at_question_prediction_and_table(course):
+    course.record("works")
+    terminal = Terminal(course, "--replay", "--present", "--only", "works")
+    for shown, not_yet in (("Does it work?", "it was so"), ("it was so", "4,321"), ("4,321", "It was fast.")):
+        assert terminal.wait_for("any key"), terminal.shown
+        assert shown in terminal.shown
+        assert not_yet not in terminal.shown
+        terminal.press(" ")
+    assert terminal.wait_for("It was fast."), terminal.shown
+    assert terminal.process.wait(10) == 0
+
+
+def test_presenting_ends_at_q(course):
+    course.record("works")
+    terminal = Terminal(course, "--replay", "--present", "--only", "works")
+    assert terminal.wait_for("any key"), terminal.shown
+    terminal.press("q")
+    assert terminal.wait_for("Interrupted"), terminal.shown
+    assert terminal.process.wait(10) == 130

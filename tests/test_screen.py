@@ -1,0 +1,128 @@
+"""The terminal's side: numbers, tables, texts shown as they are, and output that goes to the log."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common.screen import Screen, number, output_to
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        (1234567, "1,234,567"),
+        (0.0, "0"),
+        (0.25, "0.25"),
+        (3.14159, "3.14"),
+        (99.94, "99.9"),
+        (1234.5678, "1,235"),
+        (-1234.5678, "-1,235"),
+        (0.00012345, "1.2e-04"),
+        ("text", "text"),
+    ],
+)
+def test_numbers_have_three_digits(value, shown):
+    assert number(value) == shown
+
+
+@pytest.fixture
+def screen():
+    return Screen(file=io.StringIO())
+
+
+def shown(screen):
+    return screen.console.file.getvalue()
+
+
+def test_a_table_is_aligned_and_keeps_brackets(screen):
+    rows = [{"engine": "[bold]vllm[/bold]", "batch": 8, "p50_s": None}, {"engine": "[/x]", "batch": 16384, "p50_s": 0.5}]
+    screen.table(rows, title="recorded on [an] H100")
+    lines = [line.rstrip() for line in shown(screen).splitlines() if line.strip()]
+    assert lines[0].strip() == "recorded on [an] H100"
+    assert lines[1].split() == ["engine", "batch", "p50_s"]
+    assert [line.split() for line in lines[3:]] == [["[bold]vllm[/bold]", "8", "–"], ["[/x]", "16,384", "0.5"]]
+    assert len({len(line) for line in lines[3:]}) <= 2
+
+
+def test_an_empty_table_is_shown(screen):
+    screen.table([])
+    assert "Traceback" not in shown(screen)
+
+
+def test_long_texts_fold_and_compact_ones_are_cut(screen):
+    rows = [{"answer": f"{'word ' * 60}end", "output_tokens": 60}] * 2
+    screen.table(rows)
+    assert shown(screen).count("end") == 2
+    screen.table(rows, compact=True)
+    assert shown(screen).count("end") == 2
+    assert shown(screen).count("…") == 2
+
+
+@pytest.mark.parametrize("text", ["[/bold]", "[red]x", "C:\\", "a \\[b]", "什么是 KV 缓存"])
+def test_texts_are_shown_as_they_are(screen, text):
+    screen.say(text)
+    screen.aside(text, text)
+    screen.stream("answer", [text[:3], text[3:]])
+    screen.problem(text, text, text)
+    screen.prediction(text, 1.0, "x", text)
+    screen.comparison(text, 1.0, 2.0, "x")
+    screen.card(text, [("name", text)])
+    assert shown(screen).count(text) == 11
+
+
+def test_a_comparison_with_a_prediction_of_zero_has_no_ratio(screen):
+    screen.comparison("rate", 0.0, 2.0, "x")
+    assert "measured  rate: 2 x  (predicted 0)" in shown(screen)
+
+
+def test_steps_are_lines_where_there_is_no_terminal(screen):
+    with screen.status("preparing") as status:
+        status.update("one [step]")
+    assert "… one [step]" in shown(screen)
+
+
+def test_pausing_without_a_keyboard_does_not_wait():
+    Screen(present=True, file=io.StringIO()).pause()
+
+
+@pytest.mark.parametrize("columns", [0, 40, 200])
+def test_the_width_is_the_terminals(columns):
+    # A terminal of 0 columns is what some CI systems and `script` give.
+    script = (
+        "import fcntl, os, pty, struct, sys, termios\n"
+        f"outside, inside = pty.openpty(); fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack('4H', 24, {columns}, 0, 0))\n"
+        "from common.screen import Screen\nprint(Screen(file=os.fdopen(inside, 'w')).console.width)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(ended.stdout) == (columns or 110)
+
+
+def test_what_is_printed_goes_to_the_log_and_comes_back(tmp_path):
+    script = (
+        "import os, subprocess, sys; from pathlib import Path; from common.screen import output_to\n"
+        "try:\n"
+        "    with output_to(Path(sys.argv[1])) as shown:\n"
+        "        print('python'); os.write(2, b'C code'); subprocess.run(['echo', 'child']); print('seen', file=shown)\n"
+        "        raise ValueError\n"
+        "except ValueError: print('after')"
+    )
+    log = tmp_path / "new" / "log"
+    ended = subprocess.run([sys.executable, "-c", script, log], capture_output=True, text=True, check=True)
+    assert ended.stdout == "seen\nafter\n"
+    assert ended.stderr == ""
+    assert sorted(log.read_text().replace("C code", "C code\n").split("\n"))[1:] == ["C code", "child", "python"]
+
+
+def test_the_log_leaves_no_open_files(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    with output_to(tmp_path / "log"):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == before
