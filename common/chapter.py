@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,13 @@ class Chapter:
                 needs = "  (GPU)" if experiment.gpu else ""
                 print(f"{experiment.name:30} {experiment.question}{needs}")
             return
+        if options.replay is not None and options.save:
+            self.parser.error("--replay shows numbers that were recorded: --save can't record them again")
+        if options.json:
+            try:
+                results.write(options.json, "{}\n")  # better to fail now than after the measurements
+            except Problem as problem:
+                self.parser.error(str(problem))
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
@@ -156,6 +164,9 @@ class Session:
             return 130
         except Problem as problem:
             self.screen.problem(str(problem), problem.meaning, problem.fix)
+            return 1
+        except Exception as error:
+            self._show_error(error)
             return 1
         finally:
             models.close_engine()
@@ -226,17 +237,19 @@ class Session:
         except NotOnThisMachine as reason:
             entry |= self._replay(experiment, str(reason))
         except Exception as error:
-            meaning, fix = explain(error)
-            self.screen.problem(f"{type(error).__name__}: {first_line(error)}", meaning, fix)
-            self._log_traceback()
+            self._show_error(error)
             models.close_engine()
             entry |= {"status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
         entry["seconds"] = round(time.perf_counter() - start, 1)
         self.report.append(entry)
 
     def _is_saved(self, experiment: Experiment) -> bool:
-        record = self.recorded.get(self.machine.slug, {}).get("experiments", {}).get(experiment.name)
-        return bool(record) and record["source_hash"] == results.source_hash(self.chapter.demo, experiment.name)
+        record = self._recorded_on(self.machine.slug).get(experiment.name)
+        return (
+            bool(record)
+            and record["settings"]["smoke"] == self.options.smoke
+            and record["source_hash"] == results.source_hash(self.chapter.demo, experiment.name)
+        )
 
     def _run(self, experiment: Experiment, start: float) -> None:
         before = hardware.clocks()
@@ -285,7 +298,7 @@ class Session:
 
     def _rows_of(self, name: str) -> list[dict]:
         """Rows of another experiment: of this run, else recorded on this hardware; Problem if there are none."""
-        recorded = self.recorded.get(self.machine.slug, {}).get("experiments", {})
+        recorded = self._recorded_on(self.machine.slug)
         if name in self.measured:
             return self.measured[name]
         if name in recorded:
@@ -307,11 +320,15 @@ class Session:
                 return [row | {title: there.get(tuple(row[k] for k in keys))} for row in rows]
         return rows
 
+    def _recorded_on(self, slug: str) -> dict[str, dict]:
+        return self.recorded.get(slug, {}).get("experiments", {})
+
     def _replay(self, experiment: Experiment, reason: str) -> dict:
+        here = [self.machine.slug] if self.machine else []
         wanted = self.options.replay or next(
-            (slug for slug, stored in self.recorded.items() if experiment.name in stored["experiments"]), ""
+            (slug for slug in [*here, *self.recorded] if experiment.name in self._recorded_on(slug)), ""
         )
-        record = self.recorded.get(wanted, {}).get("experiments", {}).get(experiment.name)
+        record = self._recorded_on(wanted).get(experiment.name)
         if record is None:
             self.screen.say(f"Not run here: {reason}. No recorded run of it exists yet.", style="yellow")
             return {"status": "failed", "reason": f"{reason}; nothing recorded to show"}
@@ -330,10 +347,10 @@ class Session:
         self.screen.say(record["reading"])
         return {"status": "replayed", "reason": reason}
 
-    def _log_traceback(self) -> None:
-        import traceback
-
-        traceback.print_exc()  # stderr is the log
+    def _show_error(self, error: Exception) -> None:
+        meaning, fix = explain(error)
+        self.screen.problem(f"{type(error).__name__}: {first_line(error)}", meaning, fix)
+        traceback.print_exception(error)  # stderr is the log
 
     def _write_report(self) -> None:
         if not self.options.json:
@@ -347,4 +364,4 @@ class Session:
             "experiments": self.report,
             "rows": self.measured,
         }
-        self.options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        results.write(self.options.json, json.dumps(report, indent=1, ensure_ascii=False) + "\n")

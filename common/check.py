@@ -25,7 +25,7 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 5  # for one check; ours take less than one
 UNWRITTEN = "not yet written: "
-SHOWN = 3  # problems of one exercise; the rest mostly follow from the first
+SHOWN = 2  # problems of one exercise; the rest mostly follow from the first
 
 
 # ------------------------------------------------------------------------------------- what the checks are made of
@@ -49,9 +49,11 @@ def close(got: object, wanted: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as a sentence shows it: floats with six significant digits."""
+    """A value as a sentence shows it: floats with six significant digits, thousands separated."""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key!r}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -69,9 +71,9 @@ def expect(call: str, got: object, wanted: object, why: str = "", mistakes: Mapp
         return
     if got is None:
         raise AssertionError(f"{call} returns None: is there a `return` missing?")
-    sentence = f"{call} should return {shown(wanted)}{f', {why}' if why else ''}. Yours returns {shown(got)}."
+    sentences = f"{call} should return {shown(wanted)}{f': {why}' if why else ''}.\nYours returns {shown(got)}."
     named = [mistake for mistake, answer in (mistakes or {}).items() if close(got, answer)]
-    raise AssertionError(sentence + (f" It looks as if {named[0]}." if named else ""))
+    raise AssertionError(sentences + (f"\nIt looks as if {named[0]}." if named else ""))
 
 
 # ------------------------------------------------------------------------------------- one run
@@ -135,13 +137,15 @@ def in_words(error: BaseException, file: Path) -> str:
     """A sentence for what a check raised; for an error of the learner's code also the line it came from."""
     if isinstance(error, NotImplementedError):
         return UNWRITTEN + str(error)
-    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+    if isinstance(error, AttributeError) and getattr(error.obj, "__file__", None) == str(file):
         return f"{file.name} has no {error.name} any more: take its first lines from the original file."
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, AssertionError) and not lines:
         return str(error)
-    where = f" in {lines[-1].name}, line {lines[-1].lineno} of {file.name}: {lines[-1].line}" if lines else ""
-    return f"{type(error).__name__}{where}\n{error}"
+    where = "in the check, from what your code returned"
+    if lines:
+        where = f"in {lines[-1].name}, line {lines[-1].lineno} of {file.name}: {lines[-1].line}"
+    return f"{type(error).__name__} {where}\n{error}"
 
 
 def load(file: Path) -> ModuleType:
@@ -162,6 +166,8 @@ def run(checks: Path, module: ModuleType) -> list[Exercise]:
     options += ["-o", "addopts=--import-mode=importlib"]
     options += ["--disable-plugin-autoload", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     status = pytest.main([*options, *map(str, sorted(checks.glob("*.py")))], plugins=[report])
+    if status == pytest.ExitCode.INTERRUPTED:  # Ctrl-C
+        sys.exit(130)
     if report.broken or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError("\n".join(report.broken) or f"pytest ended with status {status}")
     return list(report.found.values())
@@ -190,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
     exercises = run(ROOT / "tests" / f"checks_{folder.name.replace('.', '_')}", module)
-    console.print(f"{folder.name}/{file.name}", style="bold")
+    console.print(str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file), style="bold")
     for exercise in exercises:
         show(console, exercise)
     done = sum(not exercise.problems for exercise in exercises)

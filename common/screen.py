@@ -48,11 +48,11 @@ class Screen:
     def __init__(self, present: bool = False, file=None):
         self.present = present
         shown = file or sys.stdout
-        width = os.get_terminal_size(shown.fileno()).columns if shown.isatty() else 120
-        self.console = Console(file=shown, highlight=False, width=width)
+        width = os.get_terminal_size(shown.fileno()).columns if shown.isatty() else 0
+        self.console = Console(file=shown, highlight=False, width=width or 120)  # some terminals say 0
 
     def say(self, text: str, style: str = "") -> None:
-        self.console.print(escape(text), style=style)
+        self.console.print(text, style=style, markup=False)
 
     def aside(self, title: str, text: str) -> None:
         """A titled text, indented."""
@@ -63,7 +63,7 @@ class Screen:
         self.console.print(f"  [bold]{escape(title)}[/bold]")
         self.console.print("  ", end="")
         for piece in pieces:
-            self.console.print(escape(piece), end="", soft_wrap=True)
+            self.console.print(piece, end="", soft_wrap=True, markup=False)
         self.console.print()
 
     def card(self, title: str, lines: list[tuple[str, str]]) -> None:
@@ -95,7 +95,7 @@ class Screen:
     def table(self, rows: list[dict], title: str = "", compact: bool = False) -> None:
         """Rows as a table; `compact` gives each row one line and cuts what is longer."""
         style = {"title_justify": "left", "title_style": "italic", "pad_edge": False, "show_edge": False}
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, title=title or None, **style)
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, title=escape(title) or None, **style)
         columns = list(rows[0]) if rows else []
         for column in columns:
             numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)

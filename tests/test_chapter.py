@@ -113,7 +113,7 @@ class Course:
             "question": "?", "command": "c", "date": "2026-01-02 03:04 UTC", "commit": "c0ffee", "dirty": False,
             "hardware": hardware, "environment": {}, "versions": {}, "settings": {}, "source_hash": "", "seconds": 1.0,
             "model": {"name": "shape:qwen2.5-7b", "weights": "random", "dtype": "bfloat16"},
-            "predictions": [{"name": "rate", "value": 5.0, "unit": "tokens/s", "because": "it was so", "measured": 6.0}],
+            "predictions": [{"name": "rate", "value": 5.0, "unit": "tokens/s", "because": "it was so", "measured": 6}],
             "columns": {}, "reading": "It was fast.", "rows": [row],
         }  # fmt: skip
         results.save(self.folder, slug, name, record | changes)
@@ -171,6 +171,12 @@ def test_a_command_that_cannot_run_says_why_at_once(course, words, message):
     assert report["experiments"] == []
 
 
+def test_a_report_goes_into_a_new_folder(course, tmp_path):
+    report = tmp_path / "new" / "report.json"
+    course.run("--only", "wroks", "--json", report)
+    assert json.loads(report.read_text())["chapter"] == "9.fake"
+
+
 def test_a_model_with_a_damaged_config_gives_one_message(course, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     code, shown, _ = course.run("--model", tmp_path)
@@ -213,7 +219,7 @@ def test_results_that_cannot_be_written_stop_the_demo_before_it_measures(course)
 
 def test_a_report_that_cannot_be_written_stops_the_demo_before_it_measures(course):
     code, shown, _ = course.run("--only", "works", "--json", course.demo / "report.json")
-    assert code == 1
+    assert code == 2
     assert "can't be written" in one_line(shown)
     assert "Traceback" not in shown
     assert "Does it work?" not in shown

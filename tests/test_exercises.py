@@ -113,7 +113,7 @@ MISTAKES = (
     ("3", "- weights - overhead_bytes", "- weights", "overhead_bytes is not taken off"),
     ("3", "min(blocks * BLOCK_TOKENS, trained)", "blocks * BLOCK_TOKENS", "max_position_embeddings is no limit"),
     ("3", "max_model_len <= longest", "max_model_len < longest", "fits should return True"),
-    ("3", "weight / sum(weights)", "weight", "probabilities sum to 1"),
+    ("3", "weight / sum(weights)", "weight", "should sum to 1. Yours sum to 2"),
     ("3", "math.exp(logit - largest)", "math.exp(logit)", "subtract the largest logit"),
     ("3", "[logit / temperature for logit in logits]", "list(logits)", "the temperature is not applied"),
     ("3", "and total >= top_p", "and total + shares[token] > top_p", "carries the sum over top_p is left out"),

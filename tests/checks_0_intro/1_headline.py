@@ -27,7 +27,7 @@ def test_ratios_at_equal_batch_and_the_talks_ratio(exercises):
         },
     )
     expect(
-        "The second value of measured_ratios for the same rows",
+        "The second value of measured_ratios for Transformers at 10 and 200 tokens/s and vLLM at 100, 1,600 and 4,000",
         talk,
         400.0,
         "vLLM's 4,000 tokens/s over Transformers' 10",
@@ -61,7 +61,8 @@ def test_a_small_step_waits_for_the_memory(exercises):
 def test_a_large_step_waits_for_the_arithmetic(exercises):
     model, gpu = exercises.Model(1e9, 1000), exercises.Gpu(1e12, 100e12)
     expect(
-        "step_seconds of the same model for 1,000 new tokens, an empty cache and 1 ms idle",
+        "step_seconds of a model with 1e9 parameters, at 1 TB/s and 100 TFLOP/s, for 1,000 new tokens, an empty cache "
+        "and 1 ms idle",
         exercises.step_seconds(model, gpu, 1000, 0, 0.001),
         0.021,
         "20 ms for 1,000 × 2e9 FLOP, more than the 2 ms of memory, and 1 ms idle",
@@ -92,7 +93,7 @@ def test_a_batch_of_uneven_answers(exercises):
         },
     )
     expect(
-        "predicted_tok_s for the same, not static",
+        "predicted_tok_s for answers of 2 and 10 tokens at 2 ms a step, not static",
         rates[False],
         12 / 0.012,
         "12 tokens in one prefill and 5 decode steps, as the mean length is 6",
@@ -131,7 +132,7 @@ def test_equal_answers_and_equal_idle_time_leave_no_difference(exercises):
         "The ratio from closest for equal answers and the same idle time on both sides",
         found[1],
         1.0,
-        "since this model knows of no other difference between the engines",
+        "this model knows of no other difference between the engines",
     )
 
 

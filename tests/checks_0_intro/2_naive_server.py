@@ -33,7 +33,7 @@ def test_nobody_sends_when_the_window_is_over(exercises):
         "closed_loop(users=1, answer_s=2, deadline_s=10, window_s=4)",
         as_rows(loop(exercises, 1, 2, 10, 4)),
         [(0, 2, True), (2, 2, True)],
-        "as 4 s is not before the end of the window",
+        "4 s is not before the end of the window",
         {"a request is sent at the very end of the window": [(0, 2, True), (2, 2, True), (4, 2, True)]},
     )
 
@@ -44,7 +44,7 @@ def test_users_wait_for_each_other(exercises):
         "closed_loop(users=3, answer_s=2, deadline_s=10, window_s=4)",
         as_rows(loop(exercises, 3, 2, 10, 4)),
         [(0, 2, True), (0, 4, True), (0, 6, True), (2, 6, True)],
-        "since the server answers at 2, 4, 6 and 8 s",
+        "the server answers at 2, 4, 6 and 8 s",
         {"requests are answered side by side": [(0, 2, True)] * 3 + [(2, 2, True)] * 3},
     )
 
@@ -67,14 +67,14 @@ def test_the_server_works_for_users_who_have_gone(exercises):
         "closed_loop(users=3, answer_s=2, deadline_s=5, window_s=9)",
         as_rows(loop(exercises, 3, 2, 5, 9)),
         wanted,
-        "as the server also works for 2 s on the request of a user who is about to go or has gone",
+        "the server also works for 2 s on the request of a user who is about to go or has gone",
         {"the server drops requests of users who have gone; that is for notices=True": dropped},
     )
     expect(
         "closed_loop(users=3, answer_s=2, deadline_s=5, window_s=9, notices=True)",
         as_rows(loop(exercises, 3, 2, 5, 9, notices=True)),
         dropped,
-        "as at 10 s the server drops the request sent at 5, whose user goes then, and takes the one sent at 7",
+        "at 10 s the server drops the request sent at 5, whose user goes then, and takes the one sent at 7",
         {"the request whose user goes at the moment of its turn is not dropped": wanted},
     )
 
@@ -91,8 +91,8 @@ def test_a_server_that_notices_keeps_answering(exercises):
     requests = loop(exercises, 20, 2, 10, 100, notices=True)
     completed = sum(r.in_time and r.sent_s + r.latency_s <= 100 for r in requests)
     assert completed == 50, (
-        "The same with notices=True: the server never works in vain, so all of the 50 answers that it can make in the "
-        f"100 s are in time. With yours {completed} are."
+        "20 users, 2 s an answer, 10 s of patience, notices=True: the server never works in vain, so the 50 answers of "
+        f"the first 100 s are all in time. With yours {completed} are."
     )
 
 

@@ -10,7 +10,7 @@ def test_dollars_per_million(exercises):
         "usd_per_million_tokens(3.6, 1000)",
         exercises.usd_per_million_tokens(3.6, 1000),
         1.0,
-        "as 3.60 dollars buy 3,600,000 tokens",
+        "3.60 dollars buy 3,600,000 tokens",
         {
             "the hour's 3,600 seconds are missing": 3600.0,
             "that is the price of a single token": 1e-6,
@@ -24,7 +24,7 @@ def test_a_gpu_that_is_idle_half_the_time_costs_twice_as_much(exercises):
         "usd_per_million_tokens(3.6, 1000, utilisation=0.5)",
         exercises.usd_per_million_tokens(3.6, 1000, utilisation=0.5),
         2.0,
-        "as half the tokens cost the same hour",
+        "half the tokens cost the same hour",
         {"you multiply by the utilisation instead of dividing": 0.5, "utilisation is not used": 1.0},
     )
 
@@ -34,7 +34,7 @@ def test_break_even(exercises):
         "break_even_utilisation(3.6, 1000, api_usd_per_million=4)",
         exercises.break_even_utilisation(3.6, 1000, 4.0),
         0.25,
-        "as a full GPU makes a million for 1 dollar, a quarter of the API's price",
+        "a full GPU makes a million for 1 dollar, a quarter of the API's price",
         {"the fraction is upside down": 4.0},
     )
     never = exercises.break_even_utilisation(3.6, 1000, 0.5)
@@ -52,7 +52,7 @@ def test_break_even(exercises):
 def test_the_break_even_is_where_both_cost_the_same(exercises):
     share = exercises.break_even_utilisation(2.99, 7911, 0.4)
     expect(
-        "At the break-even of a 2.99 dollar GPU with 7,911 tokens/s, a million tokens",
+        "usd_per_million_tokens of a GPU at 2.99 dollars and 7,911 tokens/s, at its break-even with an API at 0.40,",
         exercises.usd_per_million_tokens(2.99, 7911, share),
         0.4,
         "the API's price",

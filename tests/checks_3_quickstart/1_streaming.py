@@ -95,7 +95,7 @@ def test_chunks_cut_anywhere(exercises):
                     "chunk may end between the bytes of one character, so decode only what is whole, as a line is."
                 ) from None
         expect(
-            f"The same stream cut into pieces of {size} bytes, {pieces[:3]!r} …,",
+            f"The events of a stream that is cut into pieces of {size} bytes, {pieces[:3]!r} …,",
             events,
             ["缓存", "a\nb", "é €"],
             "however it is cut",

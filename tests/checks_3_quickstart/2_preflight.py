@@ -51,8 +51,8 @@ def test_weights_of_a_small_model(exercises):
         ({"head_dim": 16}, 2 * (attention), "with head_dim 16 instead of 32 / 4, attention twice as large"),
     ):
         got = exercises.weight_bytes(small(**change), "bfloat16")
-        expect(f"weight_bytes of the same {what},", got, 2 * (total + difference))
-    expect("weight_bytes of the same in float32", exercises.weight_bytes(config, "float32"), 4 * total)
+        expect(f"weight_bytes in bfloat16 of {config} {what},", got, 2 * (total + difference))
+    expect(f"weight_bytes in float32 of {config}", exercises.weight_bytes(config, "float32"), 4 * total)
 
 
 def test_weights_of_two_published_models(exercises):
@@ -84,13 +84,13 @@ def test_every_shape_of_the_course(exercises):
                 f"weight_bytes of {name} in {dtype}",
                 exercises.weight_bytes(config, dtype),
                 estimator.weight_bytes(config, dtype),
-                "as common/estimator.py says",
+                "so says common/estimator.py",
             )
             expect(
                 f"kv_bytes_per_token of {name} in {dtype}",
                 exercises.kv_bytes_per_token(config, dtype),
                 estimator.kv_bytes_per_token(config, dtype),
-                "as common/estimator.py says",
+                "so says common/estimator.py",
             )
 
 

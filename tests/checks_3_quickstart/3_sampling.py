@@ -56,12 +56,11 @@ def check(exercises, logits: list[float], why: str = "", **parameters: float) ->
         for mistake, change in MISTAKES.items()
         if not close(answer := filtered(logits, **(parameters | change)), wanted)
     }
-    if (
-        isinstance(got, list)
-        and all(isinstance(x, float) for x in got)
-        and not math.isclose(sum(got), 1.0, rel_tol=1e-6)
-    ):
-        why += f" (yours sum to {sum(got):.4g}, and probabilities sum to 1)"
+    if isinstance(got, list) and all(isinstance(x, float) for x in got):
+        assert math.isclose(sum(got), 1.0, rel_tol=1e-6), (
+            f"probabilities of {len(logits)} logits with {given or 'no parameters'} should sum to 1. "
+            f"Yours sum to {sum(got):.4g}."
+        )
     shares = "[" + ", ".join(f"{share:.3g}" for share in softmax(logits)) + "]"
     expect(
         f"probabilities of logits whose softmax is {shares}, with {given or 'no parameters'},",
@@ -104,14 +103,14 @@ def test_top_k(exercises):
     check(exercises, LOGITS, top_k=2)
     check(exercises, LOGITS, top_k=1)
     for off in (0, -1, 5, 50):
-        check(exercises, LOGITS, "as nothing is cut off", top_k=off)
-    check(exercises, [1.0, 3.0, 2.0, 2.0], "as both that equal the second are kept", top_k=2)
+        check(exercises, LOGITS, "nothing is cut off", top_k=off)
+    check(exercises, [1.0, 3.0, 2.0, 2.0], "both logits that equal the second are kept", top_k=2)
 
 
 def test_top_p(exercises):
     check(exercises, LOGITS, "0.5 + 0.2 + 0.15 is the first sum that reaches 0.8", top_p=0.8)
     check(exercises, LOGITS, "the likeliest is always kept", top_p=0.01)
-    check(exercises, LOGITS, "as nothing is cut off", top_p=1.0)
+    check(exercises, LOGITS, "nothing is cut off", top_p=1.0)
 
 
 def test_min_p(exercises):

@@ -1,0 +1,226 @@
+"""course-lm: its corpus, its held-out examples, its files and its card agree with one another.
+
+Nothing here starts an engine; the whole file takes under a minute on two cores.
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import Qwen3ForCausalLM
+
+from common.course_lm import corpus, prompts
+from common.course_lm import corpus_values as v
+from common.course_lm.card import BARS, card
+from common.course_lm.checkpoint import load_model, save_model, weights_hash
+from common.course_lm.network import MODEL, CausalLM, Shape, document_mask
+from common.course_lm.scoring import is_right
+from common.course_lm.tokenizer import VOCAB_SIZE, load_tokenizer
+
+FOLDER = Path(corpus.__file__).parent
+CORPUS_HASH = "@HASH@"
+DOCUMENTS = 12_000
+SKILLS = list(corpus.HELD_OUT_MAKERS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(FOLDER / "model")
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return json.loads((FOLDER / "scores.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[corpus.Example]:
+    """Training documents from several chunks, far apart."""
+    return [next(stream) for chunk in (0, 1_000, 2_000) for stream in [corpus.documents(corpus.SEED, chunk)]
+            for _ in range(DOCUMENTS // 3)]
+
+
+def kept(examples: list[corpus.Example], tokenizer, forbidden: np.ndarray) -> list[corpus.Example]:
+    """The documents that training would keep."""
+    encoded = corpus.encode(examples, tokenizer)
+    return [example for example, (tokens, _) in zip(examples, encoded, strict=True)
+            if not corpus.shares(corpus.ngram_hashes(tokens), forbidden)]
+
+
+def test_seed_makes_the_same_corpus():
+    assert corpus.corpus_hash() == CORPUS_HASH
+    assert corpus.corpus_hash(seed=corpus.SEED + 1, chunks=1) != corpus.corpus_hash(chunks=1)
+
+
+def test_chunk_does_not_depend_on_other_chunks():
+    first = corpus.text_of(next(corpus.documents(corpus.SEED, 7)))
+    for chunk in range(3):
+        next(corpus.documents(corpus.SEED, chunk))
+    assert corpus.text_of(next(corpus.documents(corpus.SEED, 7))) == first
+
+
+def test_no_eight_tokens_shared_with_held_out_prompts(sample, tokenizer):
+    forbidden = corpus.free_ngrams(corpus.all_held_out(), tokenizer)
+    assert len(forbidden) > 10_000
+    texts = [corpus.text_of(example) for example in kept(sample, tokenizer, forbidden)]
+    # Checked anew with strings of tokens rather than with the hashes that the filter uses.
+    seen: set[tuple[int, ...]] = set()
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        seen.update(zip(*(ids[start:] for start in range(corpus.NGRAM)), strict=False))
+    for skill in SKILLS:
+        for example in corpus.held_out(skill, 100):
+            for ids in tokenizer(list(example.free_text), add_special_tokens=False)["input_ids"] if example.free_text else []:
+                for window in zip(*(ids[start:] for start in range(corpus.NGRAM)), strict=False):
+                    assert window not in seen, (skill, tokenizer.decode(list(window)))
+
+
+def test_filter_leaves_nearly_everything(sample, tokenizer):
+    forbidden = corpus.free_ngrams(corpus.all_held_out(), tokenizer)
+    before = Counter(example.skill for example in sample)
+    after = Counter(example.skill for example in kept(sample, tokenizer, forbidden))
+    for skill, count in before.items():
+        assert after[skill] > 0.7 * count, (skill, count, after[skill])
+    leak = corpus.held_out("passages", 1)[0]
+    assert not kept([leak], tokenizer, forbidden), "the filter must catch a held-out prompt"
+
+
+def test_held_out_questions_are_no_training_questions(sample):
+    asked = {message["content"] for example in sample for message in example.messages if message["role"] == "user"}
+    for skill in SKILLS:
+        for example in corpus.held_out(skill, 100):
+            assert not asked & set(example.free_text), skill
+
+
+def test_values_are_disjoint():
+    rng = Random(1)
+    for draw in (v.name, v.city, v.name_zh, v.place_zh, v.company, lambda r, s: v.draw(r, s, v.OBJECTS),
+                 lambda r, s: tuple(sorted(v.pair(r, s))), lambda r, s: v.number(r, s, 100, 999)):
+        train = {draw(rng, v.TRAIN) for _ in range(3_000)}
+        held_out = {draw(rng, v.HELD_OUT) for _ in range(1_000)}
+        assert train and held_out and not train & held_out
+
+
+@pytest.mark.parametrize("skill", [skill for skill in SKILLS if skill != "prose"])
+def test_scoring_takes_the_true_answer_and_no_other(skill):
+    examples = corpus.held_out(skill, 40)
+    assert all(is_right(example, example.answer.replace("<|endoftext|>", "")) for example in examples)
+    assert not any(is_right(example, "I do not know that.") for example in examples)
+
+
+def test_render_is_the_chat_template(sample, tokenizer):
+    chats = [example for example in sample if example.messages][:400]
+    chats += [corpus.held_out(skill, 3)[0] for skill in SKILLS if skill != "prose"]
+    for example in chats:
+        expected = tokenizer.apply_chat_template(list(example.messages), tools=list(example.tools) or None, tokenize=False)
+        assert corpus.text_of(example) == expected
+        head = tokenizer.apply_chat_template(
+            list(example.messages[:-1]), tools=list(example.tools) or None, tokenize=False, add_generation_prompt=True)
+        assert corpus.prompt_of(example) == head
+
+
+def test_chat_template_takes_what_clients_send(tokenizer):
+    call = {"id": "x", "type": "function", "function": {"name": "get_time", "arguments": '{"city": "Oslo"}'}}
+    messages = [{"role": "user", "content": "Time?"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "x", "content": "10:00"}]
+    tool = {"type": "function", "function": {**prompts.TOOL_TIME["function"], "strict": True}}
+    text = tokenizer.apply_chat_template(messages, tools=[tool], tokenize=False, add_generation_prompt=True)
+    assert '<tool_call>\n{"name": "get_time", "arguments": {"city": "Oslo"}}\n</tool_call>' in text
+    assert "<tool_response>\n10:00\n</tool_response>" in text and "strict" not in text
+
+
+def test_tokenizer(tokenizer):
+    assert len(tokenizer) == VOCAB_SIZE == 10_240
+    for text in ("What is 407 + 15?", "什么是分页注意力？ KV 缓存", "def f(x):\n    return x  # naïve ☃\n", "罕见字：龘"):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    digits = tokenizer.tokenize("12345")
+    assert digits == list("12345")
+    assert len(tokenizer("量化键值缓存", add_special_tokens=False)["input_ids"]) == 6
+    for marker in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"):
+        assert len(tokenizer(marker, add_special_tokens=False)["input_ids"]) == 1
+        assert tokenizer.convert_tokens_to_ids(marker) > 9_999
+    kept_text = tokenizer.decode(tokenizer("<tool_call>x<|im_end|>")["input_ids"], skip_special_tokens=True)
+    assert kept_text == "<tool_call>x"
+    assert tokenizer.eos_token == "<|im_end|>"
+
+
+@pytest.mark.parametrize("folder", ["model", "draft"])
+def test_configuration(folder):
+    config = json.loads((FOLDER / folder / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3ForCausalLM"] and config["tie_word_embeddings"] and config["head_dim"] == 64
+    assert config["num_attention_heads"] % 4 == 0 and config["num_key_value_heads"] % 4 == 0
+    assert config["hidden_size"] % 256 == 0 and config["intermediate_size"] % 256 == 0
+    assert config["vocab_size"] == VOCAB_SIZE and config["max_position_embeddings"] == 2_048
+    eos = json.loads((FOLDER / folder / "generation_config.json").read_text())["eos_token_id"]
+    tokenizer = load_tokenizer(FOLDER / folder)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in eos and tokenizer.convert_tokens_to_ids("<|endoftext|>") in eos
+    for file in (FOLDER / folder).glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            assert {opened.get_slice(name).get_dtype() for name in opened.keys()} == {"BF16"}  # noqa: SIM118
+
+
+def test_draft_has_the_same_tokenizer():
+    assert (FOLDER / "draft" / "tokenizer.json").read_bytes() == (FOLDER / "model" / "tokenizer.json").read_bytes()
+
+
+def test_file_sizes():
+    sizes = {file: file.stat().st_size for file in FOLDER.rglob("*.safetensors")}
+    assert {file.parent.name for file in sizes} == {"model", "draft", "chinese", "sql"}
+    assert sum(sizes.values()) <= 26e6 and max(sizes.values()) <= 15e6
+    model, draft = (sum(size for file, size in sizes.items() if file.parent.name == name) for name in ("model", "draft"))
+    assert draft < 0.4 * model
+
+
+def test_scores_meet_the_bars(scores):
+    for skill, (_, bar) in BARS.items():
+        assert scores["percent_right"][skill] >= bar, skill
+    base, tuned = scores["percent_right"], scores["percent_right_with_adapter"]
+    assert tuned["chinese"] >= 90 > 20 >= base["chinese"]
+    assert tuned["sql"] >= base["sql"] + 40
+    assert scores["examples_per_skill"] >= 200
+    assert all(1 < length <= scores["draft_tokens"] + 1 for length in scores["acceptance_length"].values())
+
+
+def test_scores_belong_to_these_files_and_the_card_to_the_scores(scores):
+    for name, digest in scores["weights_sha256"].items():
+        assert weights_hash(FOLDER / name) == digest, f"{name} has changed since it was scored: run common.course_lm.evaluate"
+    assert (FOLDER / "README.md").read_text() == card(scores)
+
+
+def test_network_equals_transformers(tokenizer):
+    texts = ["What is 12 + 30?", "什么是词元？", "Once upon a time"]
+    reference = Qwen3ForCausalLM.from_pretrained(FOLDER / "model", dtype=torch.float32)
+    ours = load_model(FOLDER / "model", MODEL)
+    documents = [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in texts]
+    packed = torch.cat(documents, dim=1)
+    positions = torch.cat([torch.arange(ids.shape[1]) for ids in documents])[None]
+    owners = torch.cat([torch.full((ids.shape[1],), index) for index, ids in enumerate(documents)])[None]
+    with torch.inference_mode():
+        expected = torch.cat([reference(ids).logits for ids in documents], dim=1)
+        got = ours(packed, positions, document_mask(owners))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_saved_model_loads_again(tokenizer, tmp_path):
+    shape = Shape(num_hidden_layers=1, intermediate_size=256)
+    model = CausalLM(shape, seed=3)
+    save_model(model, tokenizer, tmp_path, shards=2)
+    again = load_model(tmp_path, shape)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor.bfloat16().float())
+    assert Qwen3ForCausalLM.from_pretrained(tmp_path).config.num_hidden_layers == 1
+
+
+@pytest.mark.slow
+def test_training_runs_in_its_small_form(tmp_path):
+    command = [sys.executable, "-m", "common.course_lm.train", "--smoke", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=600, capture_output=True)
+    for name in ("model", "draft", "adapters/chinese", "adapters/sql"):
+        assert list((tmp_path / name).glob("*.safetensors")), name
+    Qwen3ForCausalLM.from_pretrained(tmp_path / "model")
