@@ -130,7 +130,7 @@ def _selection(folder: Path, experiment: str, slug: str, settings: str) -> tuple
 
 
 def fill(text: str, folder: Path) -> str:
-    """A Markdown text with its marks filled from the results of `folder`. Raises Problem for a mark that fits no row."""
+    """A Markdown text with its marks filled from the results of `folder`. Raises Problem for a mark that fits none."""
 
     def checked(filled: Callable[[re.Match], str]) -> Callable[[re.Match], str]:
         def replace(match: re.Match) -> str:

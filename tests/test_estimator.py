@@ -32,9 +32,9 @@ def test_parameters_and_bytes_are_those_of_transformers(name):
     assert estimator.weight_bytes(CONFIGS[name]) == sum(p.numel() * p.element_size() for p in counted)
 
 
-def test_the_trained_file_is_as_large_as_the_estimate():
-    # The file has a JSON header before the tensors.
-    size = (models.COURSE_LM / "model.safetensors").stat().st_size
+def test_the_trained_files_are_as_large_as_the_estimate():
+    # Each file has a JSON header before its tensors.
+    size = sum(file.stat().st_size for file in models.COURSE_LM.glob("*.safetensors"))
     assert 0 <= size - estimator.weight_bytes(COURSE_LM) < 64 * 1024
 
 
@@ -53,9 +53,10 @@ def test_kv_bytes_per_token_by_hand(shape, bytes_per_token):
 
 
 def test_kv_bytes_follow_head_dim_where_it_is_not_hidden_over_heads():
-    # course-lm: heads of 64, although 256 / 8 = 32
-    assert COURSE_LM["hidden_size"] // COURSE_LM["num_attention_heads"] != COURSE_LM["head_dim"]
-    assert estimator.kv_bytes_per_token(COURSE_LM) == 2 * 8 * 4 * 64 * 2
+    # course-lm has heads of 64, although hidden size over heads is less.
+    assert COURSE_LM["hidden_size"] // COURSE_LM["num_attention_heads"] < COURSE_LM["head_dim"] == 64
+    heads = COURSE_LM["num_hidden_layers"] * COURSE_LM["num_key_value_heads"]
+    assert estimator.kv_bytes_per_token(COURSE_LM) == 2 * heads * 64 * 2
 
 
 def test_kv_bytes_of_a_config_without_kv_heads_are_those_of_full_attention():

@@ -17,9 +17,20 @@ from common.shapes import SHAPES, TIERS
 ROOT = Path(models.__file__).parent.parent
 
 
+@pytest.fixture(scope="module")
+def shapes_made_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("shapes")
+
+
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty folder for the shapes' folders."""
+def cache(shapes_made_once, monkeypatch):
+    """A folder for the shapes' folders, shared by the tests that only read them."""
+    monkeypatch.setattr(models, "CACHE", shapes_made_once)
+    return shapes_made_once
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -136,21 +147,21 @@ def test_the_tokenizer_of_a_shape_names_every_id(cache, shape):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_the_folder_of_a_shape_is_made_once_and_again_when_it_is_outdated(cache, monkeypatch):
+def test_the_folder_of_a_shape_is_made_once_and_again_when_it_is_outdated(empty_cache, monkeypatch):
     model = models.resolve("shape:llama-2-7b")
     assert (model.weights, model.weights_id) == ("random", "random")
     assert {key: model.config[key] for key in SHAPES["llama-2-7b"]} == SHAPES["llama-2-7b"]
-    tokenizer = cache / "shapes" / "llama-2-7b" / "tokenizer.json"
+    tokenizer = empty_cache / "shapes" / "llama-2-7b" / "tokenizer.json"
     made = tokenizer.stat().st_mtime_ns
     models.resolve("shape:llama-2-7b")
     assert tokenizer.stat().st_mtime_ns == made
     monkeypatch.setitem(SHAPES, "llama-2-7b", SHAPES["llama-2-7b"] | {"num_hidden_layers": 3})
     assert models.resolve("shape:llama-2-7b").config["num_hidden_layers"] == 3
-    assert [folder.name for folder in (cache / "shapes").iterdir()] == ["llama-2-7b"]
+    assert [folder.name for folder in (empty_cache / "shapes").iterdir()] == ["llama-2-7b"]
 
 
-def test_a_folder_that_was_left_half_made_is_made_again(cache):
-    half = cache / "shapes" / "llama-2-7b"
+def test_a_folder_that_was_left_half_made_is_made_again(empty_cache):
+    half = empty_cache / "shapes" / "llama-2-7b"
     half.mkdir(parents=True)
     (half / "config.json").write_text("{")
     assert models.resolve("shape:llama-2-7b").config["vocab_size"] == 32000
