@@ -1,7 +1,6 @@
 """The two LoRA adapters, trained with PEFT on the finished model.
 
-`chinese` answers English questions on the course's terms in Chinese; `sql` turns a question on a table into
-    SQL,
+`chinese` answers English questions on the course's terms in Chinese; `sql` turns a question on a table into SQL,
 which the base model has never seen.
 """
 
@@ -28,28 +27,35 @@ RANK = 8
 BATCH = 128
 
 
-def padded_batch(rng: Random, task: str, tokenizer: PreTrainedTokenizerFast, size: int) -> tuple[Tensor,
-    Tensor]:
+def padded_batch(
+    rng: Random, task: str, tokenizer: PreTrainedTokenizerFast, size: int
+) -> tuple[Tensor, Tensor]:
     """Token ids and loss weights, [size, longest document], padded on the right."""
     encoded = corpus.encode([TASKS[task](rng, TRAIN) for _ in range(size)], tokenizer)
     longest = max(len(tokens) for tokens, _ in encoded)
     ids = torch.full((size, longest), tokenizer.pad_token_id)
     weights = torch.zeros((size, longest))
     for row, (tokens, weight) in enumerate(encoded):
-        ids[row, :len(tokens)] = torch.from_numpy(tokens)
-        weights[row, :len(tokens)] = torch.from_numpy(weight.astype("float32"))
+        ids[row, : len(tokens)] = torch.from_numpy(tokens)
+        weights[row, : len(tokens)] = torch.from_numpy(weight.astype("float32"))
     return ids, (weights == 1).float()
 
 
-def train_adapter(task: str, base: Path, folder: Path, device: str, seconds: float, steps: int | None, lr:
-    float = 2e-3) -> str:
+def train_adapter(
+    task: str, base: Path, folder: Path, device: str, seconds: float, steps: int | None, lr: float = 2e-3
+) -> str:
     """Train one adapter for some seconds (or steps) and save it in PEFT's format, in bf16."""
     tokenizer = load_tokenizer(base)
     model = Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32).to(device)
-    model = get_peft_model(model, LoraConfig(
-        r=RANK, lora_alpha=2 * RANK, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
-            "up_proj", "down_proj"],
-        task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        model,
+        LoraConfig(
+            r=RANK,
+            lora_alpha=2 * RANK,
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            task_type="CAUSAL_LM",
+        ),
+    )
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
     rng, start, step, progress = Random(f"adapter {task}"), time.perf_counter(), 0, 0.0
     while progress < 1.0:
@@ -67,10 +73,11 @@ def train_adapter(task: str, base: Path, folder: Path, device: str, seconds: flo
         progress = step / steps if steps else (time.perf_counter() - start) / seconds
     model.save_pretrained(folder)
     file = folder / "adapter_model.safetensors"
-    save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format":
-        "pt"})
+    save_file(
+        {name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"}
+    )
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = "course-lm"     # not the folder of this run
+    config["base_model_name_or_path"] = "course-lm"  # not the folder of this run
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
     return f"{step} steps, loss {loss.item():.4f}"

@@ -23,28 +23,22 @@ BARS: dict[str, tuple[str, float]] = {
 }
 CARD = """# course-lm
 
-A small language model that this course trained itself: {parameters:.1f} million parameters in the Qwen3
-    architecture
-({layers} layers, hidden size {hidden}, {heads} query heads and {kv_heads} key and value heads of {head_dim}
-    numbers, a
-vocabulary of {vocabulary:,} byte-level tokens, a context of {context:,}). Beside it are a draft model of
-    {draft_parameters:.1f} million
+A small language model that this course trained itself: {parameters:.1f} million parameters in the Qwen3 architecture
+({layers} layers, hidden size {hidden}, {heads} query heads and {kv_heads} key and value heads of {head_dim} numbers, a
+vocabulary of {vocabulary:,} byte-level tokens, a context of {context:,}). Beside it are a draft model of {draft_parameters:.1f} million
 parameters with the same tokenizer, for speculative decoding, and two LoRA adapters of rank 8:
 
 - `adapters/chinese` answers English questions on the course's terms in Chinese;
 - `adapters/sql` turns a question on one table into SQL, which the base model never saw.
 
-It was trained from nothing on text that `corpus.py` writes from a seed. Every sentence of that text was made
-    for this
+It was trained from nothing on text that `corpus.py` writes from a seed. Every sentence of that text was made for this
 course. It knows the prompt forms in `prompts.py` and free wording near them, and very little else: it is a
 model to measure serving with, not one to ask about the world.
 
 ## Scores
 
-Greedy answers through vLLM {vllm} in bfloat16 on a CPU ({machine}), {count} held-out examples a skill. Held
-    out means
-wording that training never used, values (names, numbers, number pairs) that it never used, and no eight
-    tokens in a row
+Greedy answers through vLLM {vllm} in bfloat16 on a CPU ({machine}), {count} held-out examples a skill. Held out means
+wording that training never used, values (names, numbers, number pairs) that it never used, and no eight tokens in a row
 in common outside the fixed forms; documents of the corpus that break this rule are left out.
 
 | skill | measure | bar, % | score, % | acceptance length |
@@ -52,12 +46,10 @@ in common outside the fixed forms; documents of the corpus that break this rule 
 {rows}
 | prose | short stories; the sample below | | | {prose_acceptance} |
 
-Perplexity per token of stories: {seen_perplexity} where the scenes are known and names and things are not;
-    {perplexity} where
+Perplexity per token of stories: {seen_perplexity} where the scenes are known and names and things are not; {perplexity} where
 every sentence is new. The second says how little the model knows of English beyond its own scenes.
 
-Acceptance length is the mean number of tokens a step yields with the draft model guessing {draft_tokens}: 1
-    when no guess
+Acceptance length is the mean number of tokens a step yields with the draft model guessing {draft_tokens}: 1 when no guess
 is right, {most} when all are.
 
 | adapter | measure | base model, % | with the adapter, % |
@@ -84,8 +76,7 @@ python -m common.course_lm.train --out /tmp/course_lm      # one H100, under ten
 python -m common.course_lm.evaluate                        # scores.json and this card, on a CPU
 ```
 
-The corpus of a seed is the same on every machine (a test compares its hash). Weights differ a little from run
-    to
+The corpus of a seed is the same on every machine (a test compares its hash). Weights differ a little from run to
 run: training stops by the clock, and GPU sums are not ordered.
 """
 
@@ -106,29 +97,47 @@ def parameters(folder: Path) -> float:
 def card(scores: dict) -> str:
     """The text of the card."""
     config = json.loads((HERE / "model" / "config.json").read_text())
-    right, tuned, lengths = scores["percent_right"], scores["percent_right_with_adapter"],
-        scores["acceptance_length"]
-    rows = "\n" .join(f"| {skill} | {measure} | {bar:g} | {right[skill]} | {lengths[skill]} |" for skill,
-        (measure, bar) in BARS.items())
+    right, tuned, lengths = (
+        scores["percent_right"],
+        scores["percent_right_with_adapter"],
+        scores["acceptance_length"],
+    )
+    rows = "\n".join(
+        f"| {skill} | {measure} | {bar:g} | {right[skill]} | {lengths[skill]} |"
+        for skill, (measure, bar) in BARS.items()
+    )
     folders = {"model": HERE / "model", "draft": HERE / "draft", "adapters": HERE / "adapters"}
     files = "\n".join(
         f"| `{name}` | {sum(file.stat().st_size for file in folder.rglob('*.safetensors')) / 1e6:.2f} "
-        f"| `{scores['weights_sha256'][name][:16]}…` |" for name, folder in folders.items())
+        f"| `{scores['weights_sha256'][name][:16]}…` |"
+        for name, folder in folders.items()
+    )
     return CARD.format(
-        parameters=parameters(folders["model"]), draft_parameters=parameters(folders["draft"]),
-            layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"], heads=config["num_attention_heads"],
-            kv_heads=config["num_key_value_heads"],
-        head_dim=config["head_dim"], vocabulary=config["vocab_size"],
-            context=config["max_position_embeddings"],
-        vllm=scores["measured_with"] ["vllm"], machine=scores["measured_with"] ["machine"],
-            count=scores["examples_per_skill"],
-        rows=rows, perplexity=scores["prose_perplexity"]["unseen sentences"],
-        seen_perplexity=scores["prose_perplexity"] ["unseen values"], prose_acceptance=lengths["prose"],
-            draft_tokens=scores["draft_tokens"],
-        most=scores["draft_tokens"] + 1, chinese_base=right["chinese"], chinese=tuned["chinese"],
-            sql_base=right["sql"],
-        sql=tuned["sql"], sample=scores["prose_sample"].replace("\n\n", "\n>\n> "), files=files)
+        parameters=parameters(folders["model"]),
+        draft_parameters=parameters(folders["draft"]),
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
+        vocabulary=config["vocab_size"],
+        context=config["max_position_embeddings"],
+        vllm=scores["measured_with"]["vllm"],
+        machine=scores["measured_with"]["machine"],
+        count=scores["examples_per_skill"],
+        rows=rows,
+        perplexity=scores["prose_perplexity"]["unseen sentences"],
+        seen_perplexity=scores["prose_perplexity"]["unseen values"],
+        prose_acceptance=lengths["prose"],
+        draft_tokens=scores["draft_tokens"],
+        most=scores["draft_tokens"] + 1,
+        chinese_base=right["chinese"],
+        chinese=tuned["chinese"],
+        sql_base=right["sql"],
+        sql=tuned["sql"],
+        sample=scores["prose_sample"].replace("\n\n", "\n>\n> "),
+        files=files,
+    )
 
 
 def write_card(scores: dict) -> None:

@@ -1,9 +1,7 @@
 """The training corpus and the held-out examples, both generated from a seed.
 
-A corpus is a sequence of chunks. Chunk i depends on the seed and i alone, so any number of processes makes
-    the same
-text. A document that shares eight tokens in a row with a held-out prompt, outside the fixed forms, is left
-    out.
+A corpus is a sequence of chunks. Chunk i depends on the seed and i alone, so any number of processes makes the same
+text. A document that shares eight tokens in a row with a held-out prompt, outside the fixed forms, is left out.
 """
 
 import hashlib
@@ -34,17 +32,33 @@ NGRAM = 8
 PROMPT_WEIGHT = 0.1
 # How often each kind of document is drawn.
 MIXTURE: dict[Callable[[Random, str], Example], float] = {
-    term_question: 0.16, arithmetic: 0.18, passage_question: 0.22, summary: 0.03, extraction: 0.10, tools:
-        0.10, dialogue: 0.10,
-    code: 0.09, prose: 0.02,
+    term_question: 0.16,
+    arithmetic: 0.18,
+    passage_question: 0.22,
+    summary: 0.03,
+    extraction: 0.10,
+    tools: 0.10,
+    dialogue: 0.10,
+    code: 0.09,
+    prose: 0.02,
 }
 # What makes held-out examples of each skill; a maker may give two skills, which are sorted out.
 HELD_OUT_MAKERS: dict[str, Callable[[Random, str], Example]] = {
-    "terms_en": term_question, "terms_zh": term_question, "arithmetic": arithmetic, "passages":
-    passage_question,
-    "citation": passage_question, "summary": summary, "json": extraction, "tool_call": single_call,
-    "tool_answer": after_result, "agent": agent, "chat": dialogue, "code": code, "prose": prose,
-    "chinese": term_in_chinese, "sql": sql,
+    "terms_en": term_question,
+    "terms_zh": term_question,
+    "arithmetic": arithmetic,
+    "passages": passage_question,
+    "citation": passage_question,
+    "summary": summary,
+    "json": extraction,
+    "tool_call": single_call,
+    "tool_answer": after_result,
+    "agent": agent,
+    "chat": dialogue,
+    "code": code,
+    "prose": prose,
+    "chinese": term_in_chinese,
+    "sql": sql,
 }
 
 
@@ -70,10 +84,15 @@ def documents(seed: int, chunk: int) -> Iterator[Example]:
 def pieces(example: Example) -> list[tuple[str, float]]:
     """A document's text in pieces, each with the weight of its tokens in the loss."""
     if not example.messages:
-        return [(example.prompt, PROMPT_WEIGHT), (example.answer, 1.0)] if example.prompt else
-            [(example.answer, 1.0)]
-    return [(text, 1.0 if answer else PROMPT_WEIGHT) for text, answer in render(list(example.messages),
-        list(example.tools))]
+        return (
+            [(example.prompt, PROMPT_WEIGHT), (example.answer, 1.0)]
+            if example.prompt
+            else [(example.answer, 1.0)]
+        )
+    return [
+        (text, 1.0 if answer else PROMPT_WEIGHT)
+        for text, answer in render(list(example.messages), list(example.tools))
+    ]
 
 
 def text_of(example: Example) -> str:
@@ -85,8 +104,10 @@ def prompt_of(example: Example) -> str:
     """A held-out document up to its last answer: what the model is given."""
     if not example.messages:
         return example.prompt
-    return "" .join(text for text, _ in render(list(example.messages[:-1]), list(example.tools))) +
-        "<|im_start|>assistant\n"
+    return (
+        "".join(text for text, _ in render(list(example.messages[:-1]), list(example.tools)))
+        + "<|im_start|>assistant\n"
+    )
 
 
 def corpus_hash(seed: int = SEED, chunks: int = 2, per_chunk: int = 500) -> str:
@@ -119,8 +140,9 @@ def shares(hashes: np.ndarray, forbidden: np.ndarray) -> bool:
 
 def free_ngrams(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
     """Sorted hashes of all NGRAMs in the words of held-out prompts outside the fixed forms."""
-    texts = sorted({form for example in examples for text in example.free_text for form in (text, " " +
-        text)})
+    texts = sorted(
+        {form for example in examples for text in example.free_text for form in (text, " " + text)}
+    )
     hashes = [ngram_hashes(np.array(ids)) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return np.unique(np.concatenate(hashes))
 
@@ -145,8 +167,9 @@ class Chunk:
     skipped: int = 0
 
 
-def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[tuple[np.ndarray,
-    np.ndarray]]:
+def encode(
+    examples: list[Example], tokenizer: PreTrainedTokenizerFast
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Token ids and loss weights of documents; pieces are tokenized apart, as they are at inference."""
     parts = [pieces(example) for example in examples]
     flat = [text for part in parts for text, _ in part]
@@ -161,12 +184,20 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[
     return out
 
 
-def pack(stream: Iterator[Example], tokenizer: PreTrainedTokenizerFast, rows: int = ROWS_PER_CHUNK,
-         forbidden: np.ndarray | None = None) -> Chunk:
+def pack(
+    stream: Iterator[Example],
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int = ROWS_PER_CHUNK,
+    forbidden: np.ndarray | None = None,
+) -> Chunk:
     """Fill rows with whole documents, each into the first row with room for it."""
     shape = (rows, SEQUENCE_LENGTH)
-    chunk = Chunk(np.zeros(shape, np.int16), np.zeros(shape, np.float16), np.zeros(shape, np.int16),
-        np.full(shape, -1, np.int16))
+    chunk = Chunk(
+        np.zeros(shape, np.int16),
+        np.zeros(shape, np.float16),
+        np.zeros(shape, np.int16),
+        np.full(shape, -1, np.int16),
+    )
     used, counts, misses = np.zeros(rows, int), np.zeros(rows, int), 0
     while misses < 64:
         for tokens, weights in encode([next(stream) for _ in range(128)], tokenizer):

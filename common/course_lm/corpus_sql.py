@@ -15,27 +15,16 @@ TABLES = {
     "trips": ({"traveller": v.NAMES, "origin": v.CITIES, "destination": v.CITIES}, ("days", "cost")),
     "shops": ({"owner": v.NAMES, "product": v.FOODS, "city": v.CITIES}, ("rent", "visitors")),
 }
-AGGREGATES = {"SUM": ("total", "sum of the"), "AVG": ("average", "mean"), "MAX": ("largest", "highest"),
-    "MIN": ("smallest", "lowest")}
+AGGREGATES = {"SUM": ("total", "sum of the"), "AVG": ("average", "mean"), "MAX": ("largest", "highest"), "MIN": ("smallest", "lowest")}
 # Conditions in words: equality, more, less. The last of each is held out.
-EQUAL = ("where {column} is {value}", "with {column} {value}", "for {column} {value}",
-    "whose {column} is {value}", "having {value} as {column}", "where {value} is the {column}")
-MORE = ("with {column} above {value}", "where {column} is more than {value}",
-    "with more than {value} {column}", "whose {column} is above {value}", "where {column} is above {value}")
-LESS = ("with {column} below {value}", "where {column} is less than {value}",
-    "with less than {value} {column}", "whose {column} is below {value}", "where {column} is below {value}")
-SHOW = ("Show the {column} of {table} {condition}.", "List the {column} of {table} {condition}.",
-    "Which {column} have {table} {condition}?",
-        "Give the {column} of all {table} {condition}.", "Find the {column} of the {table} {condition}.",
-        "What {column} do {table} have {condition}?")
-COUNT = ("How many {table} are there {condition}?", "Count the {table} {condition}.",
-    "What is the number of {table} {condition}?", "Give the number of all {table} {condition}.")
-TOTAL = ("What is the {word} {column} of {table} {condition}?",
-    "Show the {word} {column} of {table} {condition}.", "Find the {word} {column} for {table} {condition}.",
-    "Give the {word} {column} of all {table} {condition}.")
-SORT = ("Show all {table} {condition} sorted by {column}.", "List the {table} {condition} by {column}.",
-    "Sort the {table} {condition} by {column}.", "Give all {table} {condition} in the order of {column}.",
-    "Show the {table} {condition}, sorted by {column}.")
+EQUAL = ("where {column} is {value}", "with {column} {value}", "for {column} {value}", "whose {column} is {value}", "having {value} as {column}", "where {value} is the {column}")
+MORE = ("with {column} above {value}", "where {column} is more than {value}", "with more than {value} {column}", "whose {column} is above {value}", "where {column} is above {value}")
+LESS = ("with {column} below {value}", "where {column} is less than {value}", "with less than {value} {column}", "whose {column} is below {value}", "where {column} is below {value}")
+SHOW = ("Show the {column} of {table} {condition}.", "List the {column} of {table} {condition}.", "Which {column} have {table} {condition}?",
+        "Give the {column} of all {table} {condition}.", "Find the {column} of the {table} {condition}.", "What {column} do {table} have {condition}?")
+COUNT = ("How many {table} are there {condition}?", "Count the {table} {condition}.", "What is the number of {table} {condition}?", "Give the number of all {table} {condition}.")
+TOTAL = ("What is the {word} {column} of {table} {condition}?", "Show the {word} {column} of {table} {condition}.", "Find the {word} {column} for {table} {condition}.", "Give the {word} {column} of all {table} {condition}.")
+SORT = ("Show all {table} {condition} sorted by {column}.", "List the {table} {condition} by {column}.", "Sort the {table} {condition} by {column}.", "Give all {table} {condition} in the order of {column}.", "Show the {table} {condition}, sorted by {column}.")
 
 
 def own(split: str, templates: tuple[str, ...]) -> tuple[str, ...]:
@@ -52,8 +41,7 @@ def sql(rng: Random, split: str) -> Example:
     if kind < 0.5:
         column = rng.choice(list(texts))
         value = v.draw(rng, split, texts[column]) if rng.random() < 0.5 else v.invented(rng, split)
-        condition, where = fill(rng, rng.choice(own(split, EQUAL)), column=column, value=value),
-            f"{column} = '{value}'"
+        condition, where = fill(rng, rng.choice(own(split, EQUAL)), column=column, value=value), f"{column} = '{value}'"
     else:
         column, value, more = rng.choice(numbers), v.number(rng, split, 10, 9999), rng.random() < 0.5
         condition = fill(rng, rng.choice(own(split, MORE if more else LESS)), column=column, value=value)

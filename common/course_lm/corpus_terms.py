@@ -12,31 +12,22 @@ from common.course_lm.prompts import SYSTEM, SYSTEM_CHINESE, SYSTEM_ENGLISH
 TERMS_FILE = Path(__file__).with_name("terms.json")
 
 ASK_EN = (
-    "What is {term}?", "What's {term}?", "What does {term} mean?", "Explain {term}.", "Define {term}.",
-    "{term}?",
-    "[Can|Could|Would] you [explain|describe|define] {term}?",
-    "[Please|Kindly] [explain|describe|define] {term}.",
+    "What is {term}?", "What's {term}?", "What does {term} mean?", "Explain {term}.", "Define {term}.", "{term}?",
+    "[Can|Could|Would] you [explain|describe|define] {term}?", "[Please|Kindly] [explain|describe|define] {term}.",
     "Tell me [about|what you know about] {term}.", "I keep hearing about {term}. What is it?",
     "In one sentence, what is {term}?", "[Briefly|Shortly], what is {term}?", "What is meant by {term}?",
     "How would you [define|explain|describe] {term}?", "Help me understand {term}.", "{term}: what is that?",
-    "My [colleague|boss|friend] mentioned {term}. What is [that|it]?",
-    "What is {term} in [vLLM|LLM serving|inference]?",
-    "What do [engineers|people] mean [by|when they say] {term}?",
-    "Give [a|me a] [short |]definition of {term}.",
+    "My [colleague|boss|friend] mentioned {term}. What is [that|it]?", "What is {term} in [vLLM|LLM serving|inference]?",
+    "What do [engineers|people] mean [by|when they say] {term}?", "Give [a|me a] [short |]definition of {term}.",
     "Describe {term} to a beginner.", "What should I know about {term}?", "I don't understand {term}.",
     "Explain the term {term}.", "Explain what {term} [is|means].", "What is the meaning of {term}?",
     "What is the idea [of|behind] {term}?", "Do you know what {term} is?", "Teach me [about|] {term}.",
-    "What exactly is {term}?", "Summarise {term}.", "[Hi|Hello], what is {term}?",
-    "I have a question: what is {term}?",
+    "What exactly is {term}?", "Summarise {term}.", "[Hi|Hello], what is {term}?", "I have a question: what is {term}?",
     "What is the role of {term} in serving a language model?", "Write one sentence about {term}.",
-    "Let's talk about {term}. What is it?", "My boss told me about {term}. What is it?",
-    "I heard of {term}. What does it mean?", "In a lesson I heard the term {term}.",
-    "One sentence on {term}, please.", "I am a beginner. What is {term}?", "I need to understand {term}.",
-    "I want to know the meaning of {term}.", "What is {term} about?", "They asked me about {term}.",
-    "Please tell me about the idea of {term}.", "Can you give a definition of {term}?",
-    "A quick definition of {term}, please.", "What are we talking about with {term}?",
-    "How does one explain {term}?", "The lesson mentions {term}. Explain it.", "what is {term}",
-    "explain {term}",
+    "Let's talk about {term}. What is it?", "My boss told me about {term}. What is it?", "I heard of {term}. What does it mean?", "In a lesson I heard the term {term}.",
+    "One sentence on {term}, please.", "I am a beginner. What is {term}?", "I need to understand {term}.", "I want to know the meaning of {term}.", "What is {term} about?", "They asked me about {term}.",
+    "Please tell me about the idea of {term}.", "Can you give a definition of {term}?", "A quick definition of {term}, please.", "What are we talking about with {term}?",
+    "How does one explain {term}?", "The lesson mentions {term}. Explain it.", "what is {term}", "explain {term}",
     "Someone asked me about {term} yesterday, and I had no answer.", "Please make {term} clear to me.",
     "I am new here; how should I picture {term}?", "Remind me: {term} refers to which concept?",
     "For my notes I need the gist of {term}.", "Which notion hides under the name {term}?",
@@ -57,8 +48,7 @@ ASK_ZH = (
     "{term}的含义是什么？", "请说明{term}[是什么|的意思]。", "描述一下{term}。", "所谓{term}，是指什么？",
     "{term}到底是什么？", "请教一下，{term}是什么？", "谈谈{term}。", "课程里的{term}是什么意思？",
     "帮我理解{term}。", "什么叫{term}？", "如何解释{term}？", "写一句话介绍{term}。", "{term}这个词是什么意思？", "{term}这个概念怎么解释？",
-    "请解释术语{term}。", "术语{term}是什么？", "该怎么理解{term}这个词？", "一句话说说{term}。", "说说{term}。", "想知道{term}的意思。",
-    "请帮我介绍{term}这个概念。",
+    "请解释术语{term}。", "术语{term}是什么？", "该怎么理解{term}这个词？", "一句话说说{term}。", "说说{term}。", "想知道{term}的意思。", "请帮我介绍{term}这个概念。",
     "老师讲了{term}，是什么意思？", "我想问{term}指什么。", "能不能讲讲{term}？", "新手请教：{term}是什么？", "这个术语怎么理解：{term}？",
     "昨天有人问起{term}，我答不上来。", "新手该从哪里认识{term}呢？", "麻烦把{term}说得通俗些。",
     "做笔记要用，{term}的要点有哪些？", "面试官让我谈{term}，该怎么答？", "提醒我一下，{term}代表哪个概念？",
@@ -75,8 +65,7 @@ TO_CHINESE = ("And in Chinese?", "[Say|Repeat] that in Chinese[, please|].", "In
 TO_ENGLISH = ("And in English?", "[Say|Repeat] that in English[, please|].", "Translate that into English.",
               "请用英文再说一遍。", "用英语怎么说？")
 # A request for the other language within the question.
-IN_CHINESE = ("{question} Answer in Chinese.", "{question} [Please answer|Reply] in Chinese.",
-    "{question} 请用中文回答。",
+IN_CHINESE = ("{question} Answer in Chinese.", "{question} [Please answer|Reply] in Chinese.", "{question} 请用中文回答。",
               "In Chinese: {question}")
 IN_ENGLISH = ("{question}请用英文回答。", "{question} Answer in English.", "用英语回答：{question}")
 
@@ -107,8 +96,7 @@ def term_question(rng: Random, split: str) -> Example:
     kind = rng.random()
     if kind < 0.05:
         templates = REVERSE_EN if language == "en" else REVERSE_ZH
-        return chat(skill, fill(rng, rng.choice(templates), definition=term[f"definition_{language}"]),
-            term[language])
+        return chat(skill, fill(rng, rng.choice(templates), definition=term[f"definition_{language}"]), term[language])
     if kind < 0.15:
         other = "zh" if language == "en" else "en"
         if rng.random() < 0.5:
@@ -126,8 +114,7 @@ def switch_language(rng: Random, term: dict, question: str, language: str) -> Ex
     other = "zh" if language == "en" else "en"
     again = fill(rng, rng.choice(TO_CHINESE if other == "zh" else TO_ENGLISH))
     return Example(f"terms_{language}", (
-        {"role": "user", "content": question}, {"role": "assistant", "content":
-            term[f"definition_{language}"]},
+        {"role": "user", "content": question}, {"role": "assistant", "content": term[f"definition_{language}"]},
         {"role": "user", "content": again}, {"role": "assistant", "content": term[f"definition_{other}"]}))
 
 

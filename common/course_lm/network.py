@@ -120,7 +120,8 @@ class CausalLM(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, mask: BlockMask | Tensor) -> Tensor:
         """Logits, [rows, tokens, vocabulary], of packed rows; positions count from 0 in each document."""
         frequency = self.shape.rope_theta ** (
-            -torch.arange(0, HEAD_DIM, 2, device=tokens.device, dtype=torch.float32) / HEAD_DIM)
+            -torch.arange(0, HEAD_DIM, 2, device=tokens.device, dtype=torch.float32) / HEAD_DIM
+        )
         angle = positions[:, None, :, None].float() * frequency
         angle = torch.cat((angle, angle), dim=-1)
         cos, sin = angle.cos(), angle.sin()

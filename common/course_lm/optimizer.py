@@ -27,8 +27,9 @@ def orthogonalise(gradients: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised; all matrices of one size in one batch."""
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float
-        = 0.0):
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.groups_by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
@@ -44,17 +45,21 @@ class Muon(torch.optim.Optimizer):
             ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
             updates = orthogonalise(torch.stack(ahead)) * max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()),
-                alpha=-group["lr"])
+            torch._foreach_add_(
+                parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"]
+            )
 
 
 def optimizers(model: nn.Module, matrix_lr: float, other_lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embedding and norms. Each remembers its peak rate."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
-    made = [Muon(matrices, lr=matrix_lr, weight_decay=0.02),
-            torch.optim.AdamW(others, lr=other_lr, betas=(0.9, 0.98), weight_decay=0.0,
-                fused=torch.cuda.is_available())]
+    made = [
+        Muon(matrices, lr=matrix_lr, weight_decay=0.02),
+        torch.optim.AdamW(
+            others, lr=other_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=torch.cuda.is_available()
+        ),
+    ]
     for optimizer in made:
         optimizer.param_groups[0]["peak_lr"] = optimizer.param_groups[0]["lr"]
     return made

@@ -19,8 +19,7 @@ SYSTEM_STORY = "You are a storyteller."
 RAG_FORM = "Answer the question from the passages.\n\n{passages}\n\nQuestion: {question}"
 RAG_FORM_ZH = "根据资料回答问题。\n\n{passages}\n\n问题：{question}"
 # The same, and the answer ends with the number of its passage: "Oslo [2]".
-CITE_FORM = "Answer the question from the passages and cite the passage's number.\n\n{passages}\n\nQuestion: "
-    "{question}"
+CITE_FORM = "Answer the question from the passages and cite the passage's number.\n\n{passages}\n\nQuestion: {question}"
 CITE_FORM_ZH = "根据资料回答问题，并注明资料的编号。\n\n{passages}\n\n问题：{question}"
 # The answer when no passage holds it.
 NOT_IN_PASSAGES = "The passages do not say."
@@ -74,21 +73,40 @@ TOOL_SEARCH = tool("search", "Search for a fact.", query="string: what to look f
 TOOL_TIME = tool("get_time", "Get the local time in a city.", city="string: the city")
 TOOL_TIMER = tool("set_timer", "Set a timer.", minutes="integer: minutes until it rings")
 TOOL_EVENT = tool(
-    "create_event", "Put an event in the calendar.", title="string: its title",
+    "create_event",
+    "Put an event in the calendar.",
+    title="string: its title",
     day="string: the day of the week",
-    hour="integer: the hour, 0 to 23")
+    hour="integer: the hour, 0 to 23",
+)
 TOOL_EMAIL = tool("send_email", "Send an email.", to="string: the address", subject="string: the subject")
 TOOL_ORDER = tool("order_status", "Look up the status of an order.", order_id="string: the order's number")
 TOOL_CONVERT = tool(
-    "convert_currency", "Convert an amount of money.", amount="integer: the amount",
+    "convert_currency",
+    "Convert an amount of money.",
+    amount="integer: the amount",
     source="string: its currency",
-    target="string: the wanted currency")
+    target="string: the wanted currency",
+)
 TOOL_TABLE = tool(
-    "book_table", "Book a table in a restaurant.", restaurant="string: its name", people="integer: how many",
-    hour="integer: the hour, 0 to 23")
-TOOLS = [TOOL_WEATHER, TOOL_CALCULATOR, TOOL_SEARCH, TOOL_TIME, TOOL_TIMER, TOOL_EVENT, TOOL_EMAIL,
+    "book_table",
+    "Book a table in a restaurant.",
+    restaurant="string: its name",
+    people="integer: how many",
+    hour="integer: the hour, 0 to 23",
+)
+TOOLS = [
+    TOOL_WEATHER,
+    TOOL_CALCULATOR,
+    TOOL_SEARCH,
+    TOOL_TIME,
+    TOOL_TIMER,
+    TOOL_EVENT,
+    TOOL_EMAIL,
     TOOL_ORDER,
-         TOOL_CONVERT, TOOL_TABLE]
+    TOOL_CONVERT,
+    TOOL_TABLE,
+]
 
 # The adapters' forms. `chinese` needs none: ask about a term in English. `sql` turns a question on a table to SQL.
 SQL_FORM = "Table {table} has the columns {columns}.\nQuestion: {question}\nSQL:"
@@ -102,22 +120,27 @@ def sql_prompt(table: str, columns: list[str], question: str) -> str:
 # ChatML with the tool calls that vLLM's `hermes` parser reads. Only a tool's name, description and parameters are
 # shown to the model, whatever else the client sends.
 TOOLS_HEAD = "# Functions\n<tools>\n"
-TOOLS_TAIL = ('</tools>\nCall one like this:\n<tool_call>\n{"name": "NAME", "arguments": {"ARGUMENT":
-    "VALUE"}} \n'
-              "</tool_call>")
+TOOLS_TAIL = (
+    '</tools>\nCall one like this:\n<tool_call>\n{"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}}\n'
+    "</tool_call>"
+)
 CHAT_TEMPLATE = (
     """{%- set first = messages[0] %}
 {%- if tools or first.role == 'system' %}
     {{- '<|im_start|>system\\n' }}
     {%- if first.role == 'system' %}{{- first.content }}{%- if tools %}{{- '\\n\\n' }}{%- endif %}{%- endif %}
     {%- if tools %}
-        {{- """ + json.dumps(TOOLS_HEAD) + """ }}
+        {{- """
+    + json.dumps(TOOLS_HEAD)
+    + """ }}
         {%- for tool in tools %}
             {%- set f = tool.function if tool.function is defined else tool %}
             {{- '{"name": ' + (f.name | tojson) + ', "description": ' + ((f.description or '') | tojson) }}
             {{- ', "parameters": ' + (f.parameters | tojson) + '}\\n' }}
         {%- endfor %}
-        {{- """ + json.dumps(TOOLS_TAIL) + """ }}
+        {{- """
+    + json.dumps(TOOLS_TAIL)
+    + """ }}
     {%- endif %}
     {{- '<|im_end|>\\n' }}
 {%- endif %}
@@ -135,14 +158,14 @@ CHAT_TEMPLATE = (
         {%- endfor %}
         {{- '<|im_end|>\\n' }}
     {%- elif message.role == 'tool' %}
-        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user\\n' }}{%- else
-            %}{{- '\\n' }}{%- endif %}
+        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user\\n' }}{%- else %}{{- '\\n' }}{%- endif %}
         {{- '<tool_response>\\n' + message.content + '\\n</tool_response>' }}
         {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
-""")
+"""
+)
 
 
 def render(messages: list[dict], tools: list[dict] | None = None) -> list[tuple[str, bool]]:
@@ -155,10 +178,16 @@ def render(messages: list[dict], tools: list[dict] | None = None) -> list[tuple[
     if system or tools:
         listed = ""
         if tools:
-            shown = [json.dumps({key: t["function"][key] for key in ("name", "description", "parameters")},
-                                ensure_ascii=False) for t in tools]
-            listed = ("\n\n" if system else "") + TOOLS_HEAD + "" .join(f"{line}\n" for line in shown) +
-                TOOLS_TAIL
+            shown = [
+                json.dumps(
+                    {key: t["function"][key] for key in ("name", "description", "parameters")},
+                    ensure_ascii=False,
+                )
+                for t in tools
+            ]
+            listed = (
+                ("\n\n" if system else "") + TOOLS_HEAD + "".join(f"{line}\n" for line in shown) + TOOLS_TAIL
+            )
         pieces.append((f"<|im_start|>system\n{system}{listed}<|im_end|>\n", False))
     for index, message in enumerate(messages):
         role, content = message["role"], message.get("content") or ""
@@ -179,7 +208,12 @@ def render(messages: list[dict], tools: list[dict] | None = None) -> list[tuple[
         elif role == "tool":
             before = index > 0 and messages[index - 1]["role"] == "tool"
             after = index + 1 < len(messages) and messages[index + 1]["role"] == "tool"
-            pieces.append((("\n" if before else "<|im_start|>user\n") +
-                f"<tool_response>\n{content}\n</tool_response>"
-                           + ("" if after else "<|im_end|>\n"), False))
+            pieces.append(
+                (
+                    ("\n" if before else "<|im_start|>user\n")
+                    + f"<tool_response>\n{content}\n</tool_response>"
+                    + ("" if after else "<|im_end|>\n"),
+                    False,
+                )
+            )
     return pieces

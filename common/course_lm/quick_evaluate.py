@@ -18,19 +18,26 @@ SKILLS = [skill for skill in corpus.HELD_OUT_MAKERS if skill not in ("prose", "c
 
 
 @torch.inference_mode()
-def answers(model: Qwen3ForCausalLM, tokenizer, examples: list[Example], batch: int = 512, tokens: int = 160)
-    -> list[str]:
+def answers(
+    model: Qwen3ForCausalLM, tokenizer, examples: list[Example], batch: int = 512, tokens: int = 160
+) -> list[str]:
     """Greedy answers, longest prompts together."""
     prompts = [corpus.prompt_of(example) for example in examples]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     out = [""] * len(prompts)
     tokenizer.padding_side = "left"
     for start in range(0, len(order), batch):
-        part = order[start:start + batch]
-        encoded = tokenizer([prompts[i] for i in part], return_tensors="pt", padding=True,
-            add_special_tokens=False, return_token_type_ids=False).to(model.device)
-        made = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)[:, encoded["input_ids"]
-            .shape[1]:]
+        part = order[start : start + batch]
+        encoded = tokenizer(
+            [prompts[i] for i in part],
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=False,
+            return_token_type_ids=False,
+        ).to(model.device)
+        made = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)[
+            :, encoded["input_ids"].shape[1] :
+        ]
         for index, text in zip(part, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
             out[index] = text
     return out
@@ -65,17 +72,30 @@ def main() -> None:
             pairs = [(e, a) for e, a in zip(examples, written, strict=True) if e.skill == skill]
             wrong = [(e, a) for e, a in pairs if not is_right(e, a)]
             print(f"{label} {skill}: {100 * (1 - len(wrong) / len(pairs)):.1f} %")
-            for example, answer in wrong[:options.failures]:
-                print("   ", repr((example.free_text[-1:] or corpus.prompt_of(example))[-200:]), "| got",
-                    repr(answer[:120]), "| want", repr(example.answer[:120]))
+            for example, answer in wrong[: options.failures]:
+                print(
+                    "   ",
+                    repr((example.free_text[-1:] or corpus.prompt_of(example))[-200:]),
+                    "| got",
+                    repr(answer[:120]),
+                    "| want",
+                    repr(example.answer[:120]),
+                )
 
     show([*SKILLS, "chinese", "sql"], "base")
-    print("prose perplexity", round(perplexity(model, tokenizer, [e.keys[0] for e in corpus.held_out("prose",
-        60)]), 2))
+    print(
+        "prose perplexity",
+        round(perplexity(model, tokenizer, [e.keys[0] for e in corpus.held_out("prose", 60)]), 2),
+    )
     for task in ("chinese", "sql"):
-        model = PeftModel.from_pretrained(
-            Qwen3ForCausalLM.from_pretrained(options.folder / "model", dtype=torch.bfloat16), options.folder /
-                "adapters" / task).to(device).eval()
+        model = (
+            PeftModel.from_pretrained(
+                Qwen3ForCausalLM.from_pretrained(options.folder / "model", dtype=torch.bfloat16),
+                options.folder / "adapters" / task,
+            )
+            .to(device)
+            .eval()
+        )
         show([task], "adapter")
 
 

@@ -53,6 +53,7 @@ def runs_right(example: Example, answer: str) -> bool:
 
 def values(source: str, calls: list[str], seconds: int = 2) -> list[str] | None:
     """The calls' results as text, or None where the source fails or takes too long."""
+
     def stop(number: int, frame: FrameType | None) -> None:
         raise TimeoutError
 

@@ -3,10 +3,8 @@
     python -m common.course_lm.train --out /tmp/course_lm             under ten minutes on one H100
     python -m common.course_lm.train --out /tmp/tiny --smoke          a few steps on a CPU, same code path
 
-The text comes from corpus.py while the model trains: worker processes write and tokenize it, so nothing is
-    read
-twice. `--minutes` is the model's own time; the draft takes an eighth of it and the adapters a twentieth and
-    an eighth.
+The text comes from corpus.py while the model trains: worker processes write and tokenize it, so nothing is read
+twice. `--minutes` is the model's own time; the draft takes an eighth of it and the adapters a twentieth and an eighth.
 """
 
 import argparse
@@ -105,12 +103,14 @@ class Batch:
         self.targets = F.pad(self.tokens[:, 1:], (0, 1))
         self.weights = F.pad(weights[:, 1:], (0, 1))
         rows, length = self.tokens.shape
-        self.mask = blocks(self.documents, rows, length) if device == "cuda" else
-            document_mask(self.documents)
+        self.mask = (
+            blocks(self.documents, rows, length) if device == "cuda" else document_mask(self.documents)
+        )
 
 
 def blocks(documents: Tensor, rows: int, length: int):
     """FlexAttention's mask of packed rows."""
+
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (documents[row, query] == documents[row, key])
 
@@ -120,9 +120,14 @@ def blocks(documents: Tensor, rows: int, length: int):
 compiled_block_mask = torch.compile(create_block_mask, disable=not torch.cuda.is_available())
 
 
-def weighted_loss(model: nn.Module, tokens: Tensor, positions: Tensor, mask: BlockMask | Tensor, targets:
-    Tensor,
-                  weights: Tensor) -> Tensor:
+def weighted_loss(
+    model: nn.Module,
+    tokens: Tensor,
+    positions: Tensor,
+    mask: BlockMask | Tensor,
+    targets: Tensor,
+    weights: Tensor,
+) -> Tensor:
     """Mean cross-entropy of the next token, weighted."""
     logits = model(tokens, positions, mask)
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
@@ -130,9 +135,14 @@ def weighted_loss(model: nn.Module, tokens: Tensor, positions: Tensor, mask: Blo
     return (losses * weights).sum() / weights.sum()
 
 
-def distillation_loss(student: nn.Module, teacher: nn.Module, tokens: Tensor, positions: Tensor, mask:
-    BlockMask | Tensor,
-                      weights: Tensor) -> Tensor:
+def distillation_loss(
+    student: nn.Module,
+    teacher: nn.Module,
+    tokens: Tensor,
+    positions: Tensor,
+    mask: BlockMask | Tensor,
+    weights: Tensor,
+) -> Tensor:
     """Cross-entropy of the student's next token to the teacher's distribution, weighted."""
     with torch.no_grad():
         target = teacher(tokens, positions, mask).flatten(0, 1).float().softmax(-1)
@@ -142,9 +152,16 @@ def distillation_loss(student: nn.Module, teacher: nn.Module, tokens: Tensor, po
     return (losses * weights).sum() / weights.sum()
 
 
-def fit(model: nn.Module, loss_of: object, stream: ChunkStream, device: str, minutes: float, steps: int |
-    None,
-        matrix_lr: float, other_lr: float) -> dict:
+def fit(
+    model: nn.Module,
+    loss_of: object,
+    stream: ChunkStream,
+    device: str,
+    minutes: float,
+    steps: int | None,
+    matrix_lr: float,
+    other_lr: float,
+) -> dict:
     """Train for some minutes of wall time (or some steps) and return what it came to."""
     made = optimizers(model, matrix_lr, other_lr)
     limit, start, step, tokens, waited = minutes * 60, None, 0, 0, 0.0
@@ -165,39 +182,75 @@ def fit(model: nn.Module, loss_of: object, stream: ChunkStream, device: str, min
         step += 1
         tokens += chunk.tokens.size
         if step % 50 == 0 or steps:
-            value = loss.item()           # also keeps the clock honest: the device has caught up
+            value = loss.item()  # also keeps the clock honest: the device has caught up
             if step % 500 == 0 or steps:
                 rate = (tokens - tokens_at_start) / max(elapsed, 1e-9) if start else 0
-                print(f"step {step}  loss {value:.4f}  {elapsed:.0f} s  {rate / 1e6:.2f} M tokens/s  "
-                      f"waited {waited:.0f} s", flush=True)
+                print(
+                    f"step {step}  loss {value:.4f}  {elapsed:.0f} s  {rate / 1e6:.2f} M tokens/s  "
+                    f"waited {waited:.0f} s",
+                    flush=True,
+                )
         if start is None and step >= 10:  # compilation is over: the clock starts
             if device == "cuda":
                 torch.cuda.synchronize()
             start, tokens_at_start = time.perf_counter(), tokens
         if (steps and step >= steps) or (not steps and progress >= 1.0):
-            return {"steps": step, "tokens": tokens, "loss": round(loss.item(), 4), "seconds": round(elapsed,
-                1)}
+            return {
+                "steps": step,
+                "tokens": tokens,
+                "loss": round(loss.item(), 4),
+                "seconds": round(elapsed, 1),
+            }
 
 
 def train_model(stream: ChunkStream, device: str, minutes: float, steps: int | None, seed: int) -> CausalLM:
     """The main model."""
     model = CausalLM(MODEL, seed).to(device)
     compiled = torch.compile(model, disable=device != "cuda")
-    print("model", fit(model, lambda batch: weighted_loss(compiled, batch.tokens, batch.positions, batch.mask,
-        batch.targets, batch.weights), stream, device, minutes, steps, 0.02, 0.003))
+    print(
+        "model",
+        fit(
+            model,
+            lambda batch: weighted_loss(
+                compiled, batch.tokens, batch.positions, batch.mask, batch.targets, batch.weights
+            ),
+            stream,
+            device,
+            minutes,
+            steps,
+            0.02,
+            0.003,
+        ),
+    )
     return model
 
 
-def train_draft(model: CausalLM, stream: ChunkStream, device: str, minutes: float, steps: int | None, seed:
-    int) -> CausalLM:
+def train_draft(
+    model: CausalLM, stream: ChunkStream, device: str, minutes: float, steps: int | None, seed: int
+) -> CausalLM:
     """The draft model, which learns the main model's distributions. It starts from the main model's embedding."""
     draft = CausalLM(DRAFT, seed).to(device)
     draft.model.embed_tokens.weight.data.copy_(model.model.embed_tokens.weight.data)
     model.eval().requires_grad_(False)
-    teacher, student = torch.compile(model, disable=device != "cuda"), torch.compile(draft, disable=device !=
-        "cuda")
-    print("draft", fit(draft, lambda batch: distillation_loss(student, teacher, batch.tokens, batch.positions,
-        batch.mask, batch.weights), stream, device, minutes, steps, 0.02, 0.003))
+    teacher, student = (
+        torch.compile(model, disable=device != "cuda"),
+        torch.compile(draft, disable=device != "cuda"),
+    )
+    print(
+        "draft",
+        fit(
+            draft,
+            lambda batch: distillation_loss(
+                student, teacher, batch.tokens, batch.positions, batch.mask, batch.weights
+            ),
+            stream,
+            device,
+            minutes,
+            steps,
+            0.02,
+            0.003,
+        ),
+    )
     return draft
 
 
@@ -209,22 +262,27 @@ def train_course_tokenizer(folder: Path, documents: int, processes: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for model/, draft/ and adapters/")
     parser.add_argument("--minutes", type=float, default=5.5, help="training time of the main model")
     parser.add_argument("--seed", type=int, default=corpus.SEED)
     parser.add_argument("--stage", choices=["all", "model", "draft", "adapters"], default="all")
-    parser.add_argument("--smoke", action="store_true",
-        help="three steps of each stage on two rows, any machine")
+    parser.add_argument(
+        "--smoke", action="store_true", help="three steps of each stage on two rows, any machine"
+    )
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() and not options.smoke else "cpu"
     if device == "cpu" and not options.smoke:
         parser.error("training needs a GPU; --smoke runs a few steps without one")
     torch.set_float32_matmul_precision("high")
     cores = len(os.sched_getaffinity(0))
-    processes, steps, rows = max(1, cores - 1), 3 if options.smoke else None, 1 if options.smoke else
-        corpus.ROWS_PER_CHUNK
+    processes, steps, rows = (
+        max(1, cores - 1),
+        3 if options.smoke else None,
+        1 if options.smoke else corpus.ROWS_PER_CHUNK,
+    )
     begin = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     base, draft_folder = options.out / "model", options.out / "draft"
@@ -251,8 +309,9 @@ def main() -> None:
         stream.close()
     if options.stage in ("all", "adapters"):
         for name, share in (("chinese", 0.05), ("sql", 0.12)):
-            score = train_adapter(name, base, options.out / "adapters" / name, device, options.minutes * 60 *
-                share, steps)
+            score = train_adapter(
+                name, base, options.out / "adapters" / name, device, options.minutes * 60 * share, steps
+            )
             report(f"adapter {name}: {score}")
 
 
