@@ -22,10 +22,10 @@ from common.course_lm.card import BARS, card
 from common.course_lm.checkpoint import load_model, save_model, weights_hash
 from common.course_lm.network import MODEL, CausalLM, Shape, document_mask
 from common.course_lm.scoring import is_right
-from common.course_lm.tokenizer import VOCAB_SIZE, load_tokenizer
+from common.course_lm.tokenizer import END, END_OF_TEXT, MARKERS, START, VOCAB_SIZE, load_tokenizer
 
 FOLDER = Path(corpus.__file__).parent
-CORPUS_HASH = "@HASH@"
+CORPUS_HASH = "cb78b0f932e197f877a5f58f9a23f257ae4f905fa98642cd54fd94b402faec05"
 DOCUMENTS = 12_000
 SKILLS = list(corpus.HELD_OUT_MAKERS)
 
@@ -43,15 +43,22 @@ def scores():
 @pytest.fixture(scope="module")
 def sample() -> list[corpus.Example]:
     """Training documents from several chunks, far apart."""
-    return [next(stream) for chunk in (0, 1_000, 2_000) for stream in [corpus.documents(corpus.SEED, chunk)]
-            for _ in range(DOCUMENTS // 3)]
+    return [
+        next(stream)
+        for chunk in (0, 1_000, 2_000)
+        for stream in [corpus.documents(corpus.SEED, chunk)]
+        for _ in range(DOCUMENTS // 3)
+    ]
 
 
 def kept(examples: list[corpus.Example], tokenizer, forbidden: np.ndarray) -> list[corpus.Example]:
     """The documents that training would keep."""
     encoded = corpus.encode(examples, tokenizer)
-    return [example for example, (tokens, _) in zip(examples, encoded, strict=True)
-            if not corpus.shares(corpus.ngram_hashes(tokens), forbidden)]
+    return [
+        example
+        for example, (tokens, _) in zip(examples, encoded, strict=True)
+        if not corpus.shares(corpus.ngram_hashes(tokens), forbidden)
+    ]
 
 
 def test_seed_makes_the_same_corpus():
@@ -76,8 +83,8 @@ def test_no_eight_tokens_shared_with_held_out_prompts(sample, tokenizer):
         seen.update(zip(*(ids[start:] for start in range(corpus.NGRAM)), strict=False))
     for skill in SKILLS:
         for example in corpus.held_out(skill, 100):
-            for ids in tokenizer(list(example.free_text), add_special_tokens=False)["input_ids"] if
-                example.free_text else []:
+            texts = list(example.free_text)
+            for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []:
                 for window in zip(*(ids[start:] for start in range(corpus.NGRAM)), strict=False):
                     assert window not in seen, (skill, tokenizer.decode(list(window)))
 
@@ -93,8 +100,9 @@ def test_filter_leaves_nearly_everything(sample, tokenizer):
 
 
 def test_held_out_questions_are_no_training_questions(sample):
-    asked = {message["content"] for example in sample for message in example.messages if message["role"] ==
-        "user"}
+    asked = {
+        message["content"] for example in sample for message in example.messages if message["role"] == "user"
+    }
     for skill in SKILLS:
         for example in corpus.held_out(skill, 100):
             assert not asked & set(example.free_text), skill
@@ -102,8 +110,16 @@ def test_held_out_questions_are_no_training_questions(sample):
 
 def test_values_are_disjoint():
     rng = Random(1)
-    for draw in (v.name, v.city, v.name_zh, v.place_zh, v.company, lambda r, s: v.draw(r, s, v.OBJECTS),
-                 lambda r, s: tuple(sorted(v.pair(r, s))), lambda r, s: v.number(r, s, 100, 999)):
+    for draw in (
+        v.name,
+        v.city,
+        v.name_zh,
+        v.place_zh,
+        v.company,
+        lambda r, s: v.draw(r, s, v.OBJECTS),
+        lambda r, s: tuple(sorted(v.pair(r, s))),
+        lambda r, s: v.number(r, s, 100, 999),
+    ):
         train = {draw(rng, v.TRAIN) for _ in range(3_000)}
         held_out = {draw(rng, v.HELD_OUT) for _ in range(1_000)}
         assert train and held_out and not train & held_out
@@ -120,20 +136,26 @@ def test_render_is_the_chat_template(sample, tokenizer):
     chats = [example for example in sample if example.messages][:400]
     chats += [corpus.held_out(skill, 3)[0] for skill in SKILLS if skill != "prose"]
     for example in chats:
-        expected = tokenizer.apply_chat_template(list(example.messages), tools=list(example.tools) or None,
-            tokenize=False)
+        expected = tokenizer.apply_chat_template(
+            list(example.messages), tools=list(example.tools) or None, tokenize=False
+        )
         assert corpus.text_of(example) == expected
         head = tokenizer.apply_chat_template(
-            list(example.messages[:-1]), tools=list(example.tools) or None, tokenize=False,
-                add_generation_prompt=True)
+            list(example.messages[:-1]),
+            tools=list(example.tools) or None,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
         assert corpus.prompt_of(example) == head
 
 
 def test_chat_template_takes_what_clients_send(tokenizer):
     call = {"id": "x", "type": "function", "function": {"name": "get_time", "arguments": '{"city": "Oslo"}'}}
-    messages = [{"role": "user", "content": "Time?"}, {"role": "assistant", "content": None, "tool_calls":
-        [call]},
-                {"role": "tool", "tool_call_id": "x", "content": "10:00"}]
+    messages = [
+        {"role": "user", "content": "Time?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "x", "content": "10:00"},
+    ]
     tool = {"type": "function", "function": {**prompts.TOOL_TIME["function"], "strict": True}}
     text = tokenizer.apply_chat_template(messages, tools=[tool], tokenize=False, add_generation_prompt=True)
     assert '<tool_call>\n{"name": "get_time", "arguments": {"city": "Oslo"}}\n</tool_call>' in text
@@ -142,13 +164,17 @@ def test_chat_template_takes_what_clients_send(tokenizer):
 
 def test_tokenizer(tokenizer):
     assert len(tokenizer) == VOCAB_SIZE == 10_240
-    for text in ("What is 407 + 15?", "什么是分页注意力？ KV 缓存", "def f(x):\n    return x  # naïve ☃\n", "罕见字：龘"):
+    for text in (
+        "What is 407 + 15?",
+        "什么是分页注意力？ KV 缓存",
+        "def f(x):\n    return x  # naïve ☃\n",
+        "罕见字：龘",
+    ):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
     digits = tokenizer.tokenize("12345")
     assert digits == list("12345")
     assert len(tokenizer("量化键值缓存", add_special_tokens=False)["input_ids"]) == 6
-    for marker in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "</tool_call>",
-        "<tool_response>", "</tool_response>"):
+    for marker in (START, END, END_OF_TEXT, *MARKERS):
         assert len(tokenizer(marker, add_special_tokens=False)["input_ids"]) == 1
         assert tokenizer.convert_tokens_to_ids(marker) > 9_999
     kept_text = tokenizer.decode(tokenizer("<tool_call>x<|im_end|>")["input_ids"], skip_special_tokens=True)
@@ -159,31 +185,31 @@ def test_tokenizer(tokenizer):
 @pytest.mark.parametrize("folder", ["model", "draft"])
 def test_configuration(folder):
     config = json.loads((FOLDER / folder / "config.json").read_text())
-    assert config["architectures"] == ["Qwen3ForCausalLM"] and config["tie_word_embeddings"] and
-        config["head_dim"] == 64
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert config["tie_word_embeddings"] and config["head_dim"] == 64
     assert config["num_attention_heads"] % 4 == 0 and config["num_key_value_heads"] % 4 == 0
     assert config["hidden_size"] % 256 == 0 and config["intermediate_size"] % 256 == 0
     assert config["vocab_size"] == VOCAB_SIZE and config["max_position_embeddings"] == 2_048
     eos = json.loads((FOLDER / folder / "generation_config.json").read_text())["eos_token_id"]
     tokenizer = load_tokenizer(FOLDER / folder)
-    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in eos and
-        tokenizer.convert_tokens_to_ids("<|endoftext|>") in eos
+    assert sorted(eos) == sorted(tokenizer.convert_tokens_to_ids([END, END_OF_TEXT]))
     for file in (FOLDER / folder).glob("*.safetensors"):
         with safe_open(file, "pt") as opened:
             assert {opened.get_slice(name).get_dtype() for name in opened.keys()} == {"BF16"}  # noqa: SIM118
 
 
 def test_draft_has_the_same_tokenizer():
-    assert (FOLDER / "draft" / "tokenizer.json") .read_bytes() == (FOLDER / "model" / "tokenizer.json")
-        .read_bytes()
+    draft, model = (FOLDER / name / "tokenizer.json" for name in ("draft", "model"))
+    assert draft.read_bytes() == model.read_bytes()
 
 
 def test_file_sizes():
     sizes = {file: file.stat().st_size for file in FOLDER.rglob("*.safetensors")}
     assert {file.parent.name for file in sizes} == {"model", "draft", "chinese", "sql"}
     assert sum(sizes.values()) <= 26e6 and max(sizes.values()) <= 15e6
-    model, draft = (sum(size for file, size in sizes.items() if file.parent.name == name) for name in
-        ("model", "draft"))
+    model, draft = (
+        sum(size for file, size in sizes.items() if file.parent.name == name) for name in ("model", "draft")
+    )
     assert draft < 0.4 * model
 
 
@@ -199,8 +225,7 @@ def test_scores_meet_the_bars(scores):
 
 def test_scores_belong_to_these_files_and_the_card_to_the_scores(scores):
     for name, digest in scores["weights_sha256"].items():
-        assert weights_hash(FOLDER / name) == digest,
-            f"{name} has changed since it was scored: run common.course_lm.evaluate"
+        assert weights_hash(FOLDER / name) == digest, f"{name} changed after its scores: run evaluate.py"
     assert (FOLDER / "README.md").read_text() == card(scores)
 
 
@@ -208,8 +233,9 @@ def test_network_equals_transformers(tokenizer):
     texts = ["What is 12 + 30?", "什么是词元？", "Once upon a time"]
     reference = Qwen3ForCausalLM.from_pretrained(FOLDER / "model", dtype=torch.float32)
     ours = load_model(FOLDER / "model", MODEL)
-    documents = [tokenizer(text, add_special_tokens=False, return_tensors="pt") ["input_ids"] for text in
-        texts]
+    documents = [
+        tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in texts
+    ]
     packed = torch.cat(documents, dim=1)
     positions = torch.cat([torch.arange(ids.shape[1]) for ids in documents])[None]
     owners = torch.cat([torch.full((ids.shape[1],), index) for index, ids in enumerate(documents)])[None]
@@ -229,7 +255,7 @@ def test_saved_model_loads_again(tokenizer, tmp_path):
     assert Qwen3ForCausalLM.from_pretrained(tmp_path).config.num_hidden_layers == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_runs_in_its_small_form(tmp_path):
     command = [sys.executable, "-m", "common.course_lm.train", "--smoke", "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=600, capture_output=True)

@@ -1,7 +1,7 @@
 """The two LoRA adapters, trained with PEFT on the finished model.
 
-`chinese` answers English questions on the course's terms in Chinese; `sql` turns a question on a table into SQL,
-which the base model has never seen.
+`chinese` answers English questions on the course's terms in Chinese; `sql` turns a question on a table into
+SQL, which the base model has never seen.
 """
 
 import json

@@ -23,34 +23,37 @@ BARS: dict[str, tuple[str, float]] = {
 }
 CARD = """# course-lm
 
-A small language model that this course trained itself: {parameters:.1f} million parameters in the Qwen3 architecture
-({layers} layers, hidden size {hidden}, {heads} query heads and {kv_heads} key and value heads of {head_dim} numbers, a
-vocabulary of {vocabulary:,} byte-level tokens, a context of {context:,}). Beside it are a draft model of {draft_parameters:.1f} million
-parameters with the same tokenizer, for speculative decoding, and two LoRA adapters of rank 8:
+A small language model that this course trained itself: {parameters:.1f} million parameters in the Qwen3
+architecture ({layers} layers, hidden size {hidden}, {heads} query heads and {kv_heads} key and value
+heads of {head_dim} numbers, a vocabulary of {vocabulary:,} byte-level tokens, a context of {context:,}).
+Beside it are a draft model of {draft_parameters:.1f} million parameters with the same tokenizer, for
+speculative decoding, and two LoRA adapters of rank 8:
 
 - `adapters/chinese` answers English questions on the course's terms in Chinese;
 - `adapters/sql` turns a question on one table into SQL, which the base model never saw.
 
-It was trained from nothing on text that `corpus.py` writes from a seed. Every sentence of that text was made for this
-course. It knows the prompt forms in `prompts.py` and free wording near them, and very little else: it is a
-model to measure serving with, not one to ask about the world.
+It was trained from nothing on text that `corpus.py` writes from a seed. Every sentence of that text was
+made for this course. It knows the prompt forms in `prompts.py` and free wording near them, and very
+little else: it is a model to measure serving with, not one to ask about the world.
 
 ## Scores
 
-Greedy answers through vLLM {vllm} in bfloat16 on a CPU ({machine}), {count} held-out examples a skill. Held out means
-wording that training never used, values (names, numbers, number pairs) that it never used, and no eight tokens in a row
-in common outside the fixed forms; documents of the corpus that break this rule are left out.
+Greedy answers through vLLM {vllm} in bfloat16 on a CPU ({machine}), {count} held-out examples a skill.
+Held out means wording that training never used, values (names, numbers, number pairs) that it never
+used, and no eight tokens in a row in common outside the fixed forms; documents of the corpus that break
+this rule are left out.
 
 | skill | measure | bar, % | score, % | acceptance length |
 | --- | --- | --- | --- | --- |
 {rows}
 | prose | short stories; the sample below | | | {prose_acceptance} |
 
-Perplexity per token of stories: {seen_perplexity} where the scenes are known and names and things are not; {perplexity} where
-every sentence is new. The second says how little the model knows of English beyond its own scenes.
+Perplexity per token of stories: {seen_perplexity} where the scenes are known and names and things are
+not; {perplexity} where every sentence is new. The second says how little the model knows of English
+beyond its own scenes.
 
-Acceptance length is the mean number of tokens a step yields with the draft model guessing {draft_tokens}: 1 when no guess
-is right, {most} when all are.
+Acceptance length is the mean number of tokens a step yields with the draft model guessing
+{draft_tokens}: 1 when no guess is right, {most} when all are.
 
 | adapter | measure | base model, % | with the adapter, % |
 | --- | --- | --- | --- |
@@ -76,9 +79,8 @@ python -m common.course_lm.train --out /tmp/course_lm      # one H100, under ten
 python -m common.course_lm.evaluate                        # scores.json and this card, on a CPU
 ```
 
-The corpus of a seed is the same on every machine (a test compares its hash). Weights differ a little from run to
-run: training stops by the clock, and GPU sums are not ordered.
-"""
+The corpus of a seed is the same on every machine (a test compares its hash). Weights differ a little
+from run to run: training stops by the clock, and GPU sums are not ordered."""
 
 
 def parameters(folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""Model folders as vLLM and Transformers read them: config, bf16 safetensors, generation config, tokenizer."""
+"""Model folders as vLLM and Transformers read them: config, bf16 weights, generation config, tokenizer."""
 
 import hashlib
 import json

@@ -1,7 +1,8 @@
 """The training corpus and the held-out examples, both generated from a seed.
 
-A corpus is a sequence of chunks. Chunk i depends on the seed and i alone, so any number of processes makes the same
-text. A document that shares eight tokens in a row with a held-out prompt, outside the fixed forms, is left out.
+A corpus is a sequence of chunks. Chunk i depends on the seed and i alone, so any number of processes makes
+the same text. A document that shares eight tokens in a row with a held-out prompt, outside the fixed forms,
+is left out.
 """
 
 import hashlib
@@ -32,15 +33,15 @@ NGRAM = 8
 PROMPT_WEIGHT = 0.1
 # How often each kind of document is drawn.
 MIXTURE: dict[Callable[[Random, str], Example], float] = {
-    term_question: 0.16,
-    arithmetic: 0.18,
-    passage_question: 0.22,
-    summary: 0.03,
-    extraction: 0.10,
+    term_question: 0.13,
+    arithmetic: 0.12,
+    passage_question: 0.25,
+    summary: 0.05,
+    extraction: 0.17,
     tools: 0.10,
-    dialogue: 0.10,
-    code: 0.09,
-    prose: 0.02,
+    dialogue: 0.09,
+    code: 0.06,
+    prose: 0.03,
 }
 # What makes held-out examples of each skill; a maker may give two skills, which are sorted out.
 HELD_OUT_MAKERS: dict[str, Callable[[Random, str], Example]] = {
@@ -155,7 +156,7 @@ def all_held_out(per_skill: int = 400) -> list[Example]:
 
 @dataclass
 class Chunk:
-    """Packed rows: tokens, the loss weight of predicting each one, its position in its document, and which document.
+    """Packed rows: tokens, the loss weight of each, its position in its document, and which document.
 
     All are [rows, SEQUENCE_LENGTH]; a document's first token has weight 0.
     """

@@ -30,26 +30,44 @@ LIST_CALLS = ("[3, -4, 10, 7, 6, 0, 45, -9, 504]", "[-8, 9, 30, 15, -3, 1, 56, 4
 # Which numbers of a list: words in a name, in docstrings, the condition on n.
 CONDITIONS = (
     ("", ("all numbers", "the numbers", "all values", "the items", "all items"), ""),
-    ("even", ("the even numbers", "all even numbers", "all numbers that are even", "the even values", "the numbers that are even"), "n % 2 == 0"),
-    ("odd", ("the odd numbers", "all odd numbers", "all numbers that are odd", "the odd values", "the numbers that are odd"), "n % 2 == 1"),
-    ("positive", ("the positive numbers", "all positive numbers", "all numbers above zero", "the values over zero", "the numbers above zero"), "n > 0"),
-    ("negative", ("the negative numbers", "all negative numbers", "all numbers below zero", "the values under zero", "the numbers below zero"), "n < 0"),
-    ("greater", ("the numbers greater than {k}", "all numbers above {k}", "all numbers larger than {k}", "the values over {k}", "the numbers above {k}"), "n > {k}"),
-    ("less", ("the numbers less than {k}", "all numbers below {k}", "all numbers smaller than {k}", "the values under {k}", "the numbers below {k}"), "n < {k}"),
-    ("divisible", ("the numbers divisible by {k}", "all multiples of {k}", "all numbers that {k} divides", "the values which {k} divides", "the numbers that {k} divides"), "n % {k} == 0"),
+    ("even", ("the even numbers", "all even numbers", "all numbers that are even", "the even values",
+     "the numbers that are even"), "n % 2 == 0"),
+    ("odd", ("the odd numbers", "all odd numbers", "all numbers that are odd", "the odd values",
+     "the numbers that are odd"), "n % 2 == 1"),
+    ("positive", ("the positive numbers", "all positive numbers", "all numbers above zero",
+     "the values over zero", "the numbers above zero"), "n > 0"),
+    ("negative", ("the negative numbers", "all negative numbers", "all numbers below zero",
+     "the values under zero", "the numbers below zero"), "n < 0"),
+    ("greater", ("the numbers greater than {k}", "all numbers above {k}", "all numbers larger than {k}",
+     "the values over {k}", "the numbers above {k}"), "n > {k}"),
+    ("less", ("the numbers less than {k}", "all numbers below {k}", "all numbers smaller than {k}",
+     "the values under {k}", "the numbers below {k}"), "n < {k}"),
+    ("divisible", ("the numbers divisible by {k}", "all multiples of {k}", "all numbers that {k} divides",
+     "the values which {k} divides", "the numbers that {k} divides"), "n % {k} == 0"),
 )
 # What to do with each number first.
 TRANSFORMS = (
-    ("", "", "n"), ("squares", "the squares of ", "n * n"), ("doubles", "the doubles of ", "2 * n"), ("absolute", "the absolute values of ", "abs(n)"),
+    ("", "", "n"), ("squares", "the squares of ", "n * n"), ("doubles", "the doubles of ", "2 * n"),
+     ("absolute", "the absolute values of ", "abs(n)"),
     ("cubes", "the cubes of ", "n ** 3"),
 )
 # What to make of the list: name, docstrings, expression over a generator.
 AGGREGATES = (
-    ("sum", ("Return the sum of {what}.", "Add up {what} of the list.", "Sum {what} in the list.", "Compute the total of {what}.", "Total {what} and hand the result back.", "Compute the sum of {what}."), "sum({each})"),
-    ("list", ("Return a list of {what}.", "Return {what} as a list.", "Collect {what} of the list.", "Make a list of {what}.", "Gather {what} and hand the list back.", "Return {what} in a list."), "[{each}]"),
-    ("max", ("Return the largest of {what}.", "Find the maximum of {what}.", "Return the maximum of {what}.", "Pick the largest of {what}.", "Hand back whichever of {what} is biggest.", "Compute the maximum of {what}."), "max({each})"),
-    ("min", ("Return the smallest of {what}.", "Find the minimum of {what}.", "Return the minimum of {what}.", "Pick the smallest of {what}.", "Hand back whichever of {what} is tiniest.", "Compute the minimum of {what}."), "min({each})"),
-    ("count", ("Count {what}.", "Return how many there are of {what}.", "Return the count of {what}.", "Return the number of {what}.", "Say how often one meets {what}.", "Find how many there are of {what}."), "len([{each}])"),
+    ("sum", ("Return the sum of {what}.", "Add up {what} of the list.", "Sum {what} in the list.",
+     "Compute the total of {what}.", "Total {what} and hand the result back.", "Compute the sum of {what}."),
+     "sum({each})"),
+    ("list", ("Return a list of {what}.", "Return {what} as a list.", "Collect {what} of the list.",
+     "Make a list of {what}.", "Gather {what} and hand the list back.", "Return {what} in a list."),
+     "[{each}]"),
+    ("max", ("Return the largest of {what}.", "Find the maximum of {what}.", "Return the maximum of {what}.",
+     "Pick the largest of {what}.", "Hand back whichever of {what} is biggest.",
+     "Compute the maximum of {what}."), "max({each})"),
+    ("min", ("Return the smallest of {what}.", "Find the minimum of {what}.", "Return the minimum of {what}.",
+     "Pick the smallest of {what}.", "Hand back whichever of {what} is tiniest.",
+     "Compute the minimum of {what}."), "min({each})"),
+    ("count", ("Count {what}.", "Return how many there are of {what}.", "Return the count of {what}.",
+     "Return the number of {what}.", "Say how often one meets {what}.", "Find how many there are of {what}."),
+     "len([{each}])"),
 )
 ARGUMENT_NAMES = ("numbers", "values", "items", "xs")
 
@@ -59,7 +77,7 @@ def list_functions() -> Iterator[Function]:
     for aggregate, docstrings, expression in AGGREGATES:
         for condition, wordings, test in CONDITIONS:
             for transform, prefix, item in TRANSFORMS:
-                if aggregate in ("max", "min", "count") and transform or (not condition and not transform and aggregate == "list"):
+                if (aggregate in ("max", "min", "count") and transform) or (not condition and not transform and aggregate == "list"):
                     continue
                 # The last wording of the condition goes with the last docstring: both are held out, in second place.
                 pairs = [(d, w) for d in docstrings[:-1] for w in wordings[:-1]]
@@ -68,7 +86,8 @@ def list_functions() -> Iterator[Function]:
                 for argument in ARGUMENT_NAMES:
                     each = f"{item} for n in {argument}" + (f" if {test}" if test else "")
                     names = ("_".join(part for part in ("get", aggregate, transform, condition) if part),
-                             "_".join(part for part in (aggregate, "of", transform, condition, argument) if part))
+                             "_" .join(part for part in (aggregate, "of", transform, condition, argument) if
+                             part))
                     constants = tuple(range(2, 10)) if "{k}" in test else (0,)
                     yield Function(names, (argument,), texts, "return " + expression.format(each=each), LIST_CALLS, constants)
 
@@ -150,8 +169,11 @@ def code(rng: Random, split: str) -> Example:
     prompt = CODE_FORM.format(head=head)
     if split == v.TRAIN and rng.random() < 0.4:
         prompt = fill(rng, rng.choice((
-            "[Complete|Finish|Write] this function:\n{head}", "```python\n{head}\n```\n[Complete|Finish] the function.",
-            "Write a Python function: {docstring}\nIts head is `def {name}({arguments}):`", "[Implement|Fill in] this.\n\n```python\n{head}\n```",
-            "{head}", "补全这个函数。\n```python\n{head}\n```")), head=head, docstring=docstring, name=name, arguments=", ".join(function.arguments))
+            "[Complete|Finish|Write] this function:\n{head}",
+            "```python\n{head}\n```\n[Complete|Finish] the function.",
+            "Write a Python function: {docstring}\nIts head is `def {name}({arguments}):`",
+            "[Implement|Fill in] this.\n\n```python\n{head}\n```",
+            "{head}", "补全这个函数。\n```python\n{head}\n```")), head=head, docstring=docstring, name=name,
+            arguments=", " .join(function.arguments))
     system = fill(rng, f"[||{SYSTEM_CODE}]") if split == v.TRAIN else ""
     return chat("code", prompt, f"```python\n{head}\n{body}\n```", system, keys=keys, free_text=(docstring,))

@@ -10,17 +10,21 @@ from common.course_lm.prompts import NOT_IN_PASSAGES, NOT_IN_PASSAGES_ZH, SUMMAR
 
 # Other ways in which people put passages and a question together; training sees them beside the fixed forms.
 FREE_FORMS = (
-    "Passages:\n{passages}\n\n{question}", "{question}\n\n{passages}", "Context:\n{passages}\n\nQuestion: {question}\nAnswer:",
+    "Passages:\n{passages}\n\n{question}", "{question}\n\n{passages}",
+    "Context:\n{passages}\n\nQuestion: {question}\nAnswer:",
     "Use the [context|passages|documents] below to answer.\n\n{passages}\n\n{question}",
-    "{passages}\n\nBased on the [text|passages] above: {question}", "Read this.\n{passages}\n\nNow answer: {question}",
-    "Context: {passages}\n\nQ: {question}\nA:", "Answer [only |]from the context.\n\nContext:\n{passages}\n\nQuestion: {question}",
+    "{passages}\n\nBased on the [text|passages] above: {question}",
+    "Read this.\n{passages}\n\nNow answer: {question}",
+    "Context: {passages}\n\nQ: {question}\nA:",
+    "Answer [only |]from the context.\n\nContext:\n{passages}\n\nQuestion: {question}",
 )
 FREE_FORMS_ZH = ("资料：\n{passages}\n\n{question}", "{passages}\n\n请根据上文回答：{question}", "请阅读资料后回答。\n{passages}\n{question}")
 CONCEPT_NOUNS = "cache queue buffer table index filter pool ring log router switch counter guard window ledger".split()
 CONCEPT_VERBS = "stores drops sorts copies merges checks splits counts delays forwards locks compares groups hides".split()
 CONCEPT_OBJECTS = "requests blocks tokens messages pages records weights packets keys answers prompts errors".split()
 CONCEPT_TAILS = ("before they arrive", "when memory is short", "once a second", "in the order of their size", "for each user",
-                 "until the batch is full", "after every step", "so that nobody waits", "without a lock", "at start-up")
+                 "until the batch is full", "after every step", "so that nobody waits", "without a lock",
+                 "at start-up")
 LINK_WORDS = """the a of for with from when while as soon after before in on by and or so that which is are whenever
 until without its every each one two to it they not more less than""".split()
 CONCEPT_TAILS_HELD_OUT = ("while the disk sleeps", "as soon as night falls", "whenever a timer fires")
@@ -125,14 +129,18 @@ def ask_passages(rng: Random, split: str, question: str, passages: list[str], an
 
 
 SUMMARIES = {
-    "company": (facts.COMPANY, ("city", "product", "founder"), "{e} from {city} makes {product} and was founded by {founder}."),
+    "company": (facts.COMPANY, ("city", "product", "founder"),
+    "{e} from {city} makes {product} and was founded by {founder}."),
     "person": (facts.PERSON, ("job", "city", "animal"), "{e} is a {job} from {city} with a {animal}."),
-    "town": (facts.TOWN, ("river", "mayor", "population"), "{e} on the {river} has {population} inhabitants and is led by {mayor}."),
+    "town": (facts.TOWN, ("river", "mayor", "population"),
+    "{e} on the {river} has {population} inhabitants and is led by {mayor}."),
     "event": (facts.EVENT, ("day", "room", "speaker"), "{e} with {speaker} is on {day} in room {room}."),
 }
 ASK_SUMMARY = (
-    "[Summarise|Summarize|Sum up] [this|the text|the following]: {text}", "{text}\n\n[Summarise|Sum up] this in one sentence.",
-    "Give a one-sentence summary.\n\n{text}", "Text: {text}\nSummary:", "What is this text about? {text}", "TL;DR: {text}")
+    "[Summarise|Summarize|Sum up] [this|the text|the following]: {text}",
+    "{text}\n\n[Summarise|Sum up] this in one sentence.",
+    "Give a one-sentence summary.\n\n{text}", "Text: {text}\nSummary:", "What is this text about? {text}",
+    "TL;DR: {text}")
 
 
 def summary(rng: Random, split: str) -> Example:

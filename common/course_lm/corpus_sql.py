@@ -21,7 +21,8 @@ EQUAL = ("where {column} is {value}", "with {column} {value}", "for {column} {va
 MORE = ("with {column} above {value}", "where {column} is more than {value}", "with more than {value} {column}", "whose {column} is above {value}", "where {column} is above {value}")
 LESS = ("with {column} below {value}", "where {column} is less than {value}", "with less than {value} {column}", "whose {column} is below {value}", "where {column} is below {value}")
 SHOW = ("Show the {column} of {table} {condition}.", "List the {column} of {table} {condition}.", "Which {column} have {table} {condition}?",
-        "Give the {column} of all {table} {condition}.", "Find the {column} of the {table} {condition}.", "What {column} do {table} have {condition}?")
+        "Give the {column} of all {table} {condition}.", "Find the {column} of the {table} {condition}.",
+        "What {column} do {table} have {condition}?")
 COUNT = ("How many {table} are there {condition}?", "Count the {table} {condition}.", "What is the number of {table} {condition}?", "Give the number of all {table} {condition}.")
 TOTAL = ("What is the {word} {column} of {table} {condition}?", "Show the {word} {column} of {table} {condition}.", "Find the {word} {column} for {table} {condition}.", "Give the {word} {column} of all {table} {condition}.")
 SORT = ("Show all {table} {condition} sorted by {column}.", "List the {table} {condition} by {column}.", "Sort the {table} {condition} by {column}.", "Give all {table} {condition} in the order of {column}.", "Show the {table} {condition}, sorted by {column}.")

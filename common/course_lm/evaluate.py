@@ -1,9 +1,10 @@
 """Score course-lm on its held-out skills through vLLM, and write scores.json and the model card.
 
-    python -m common.course_lm.evaluate            all skills, adapters, draft acceptance: under three minutes on two cores
+    python -m common.course_lm.evaluate         all skills, adapters, acceptance: three minutes on two cores
     python -m common.course_lm.evaluate --only json --failures 5
 
-Greedy answers to examples whose wording and values training never used (corpus.py). vLLM runs in this process.
+Greedy answers to examples whose wording and values training never used (corpus.py). vLLM runs in this
+process.
 """
 
 import argparse
@@ -84,7 +85,8 @@ def score(llm: LLM, skill: str, count: int, failures: int, adapter: LoRARequest 
     ]
     for example, answer in wrong[:failures]:
         print(
-            f"  {skill}: {corpus.prompt_of(example)[-300:]!r}\n    got  {answer!r}\n    want {example.answer!r}"
+            f"  {skill}: {corpus.prompt_of(example)[-300:]!r}\n"
+            f"    got  {answer!r}\n    want {example.answer!r}"
         )
     result = round(100 * (1 - len(wrong) / count), 1)
     print(f"{skill}{' with its adapter' if adapter else ''}: {result} %", flush=True)

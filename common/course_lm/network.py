@@ -1,7 +1,8 @@
 """The model as it is trained: Qwen3 in plain PyTorch, on rows packed with several documents.
 
-Parameter names and results are those of Transformers' `Qwen3ForCausalLM`, so `state_dict` is the checkpoint. It
-exists because a packed row needs attention that stops at the borders of documents, which FlexAttention does fast.
+Parameter names and results are those of Transformers' `Qwen3ForCausalLM`, so `state_dict` is the checkpoint.
+It exists because a packed row needs attention that stops at the borders of documents, which FlexAttention
+does fast.
 """
 
 from dataclasses import dataclass

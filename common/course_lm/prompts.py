@@ -19,7 +19,10 @@ SYSTEM_STORY = "You are a storyteller."
 RAG_FORM = "Answer the question from the passages.\n\n{passages}\n\nQuestion: {question}"
 RAG_FORM_ZH = "根据资料回答问题。\n\n{passages}\n\n问题：{question}"
 # The same, and the answer ends with the number of its passage: "Oslo [2]".
-CITE_FORM = "Answer the question from the passages and cite the passage's number.\n\n{passages}\n\nQuestion: {question}"
+CITE_FORM = (
+    "Answer the question from the passages and cite the passage's number.\n\n{passages}\n\n"
+    "Question: {question}"
+)
 CITE_FORM_ZH = "根据资料回答问题，并注明资料的编号。\n\n{passages}\n\n问题：{question}"
 # The answer when no passage holds it.
 NOT_IN_PASSAGES = "The passages do not say."
@@ -108,7 +111,7 @@ TOOLS = [
     TOOL_TABLE,
 ]
 
-# The adapters' forms. `chinese` needs none: ask about a term in English. `sql` turns a question on a table to SQL.
+# The adapters' forms. `chinese` needs none: ask about a term in English. `sql` turns a question to SQL.
 SQL_FORM = "Table {table} has the columns {columns}.\nQuestion: {question}\nSQL:"
 
 
@@ -117,8 +120,8 @@ def sql_prompt(table: str, columns: list[str], question: str) -> str:
     return SQL_FORM.format(table=table, columns=", ".join(columns), question=question)
 
 
-# ChatML with the tool calls that vLLM's `hermes` parser reads. Only a tool's name, description and parameters are
-# shown to the model, whatever else the client sends.
+# ChatML with the tool calls that vLLM's `hermes` parser reads. Only a tool's name, description and parameters
+# are shown to the model, whatever else the client sends.
 TOOLS_HEAD = "# Functions\n<tools>\n"
 TOOLS_TAIL = (
     '</tools>\nCall one like this:\n<tool_call>\n{"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}}\n'
@@ -158,7 +161,8 @@ CHAT_TEMPLATE = (
         {%- endfor %}
         {{- '<|im_end|>\\n' }}
     {%- elif message.role == 'tool' %}
-        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user\\n' }}{%- else %}{{- '\\n' }}{%- endif %}
+        {%- set after_tool = not loop.first and messages[loop.index0 - 1].role == 'tool' %}
+        {{- '\\n' if after_tool else '<|im_start|>user\\n' }}
         {{- '<tool_response>\\n' + message.content + '\\n</tool_response>' }}
         {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}
     {%- endif %}

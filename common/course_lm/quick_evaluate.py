@@ -1,4 +1,7 @@
-"""Score a model folder with Transformers: a fast look on the training machine. The card's scores come from evaluate.py."""
+"""Score a model folder with Transformers: a fast look on the training machine.
+
+The card's scores come from evaluate.py.
+"""
 
 import argparse
 import math

@@ -11,11 +11,14 @@ from common.course_lm.prompts import CHAT_TEMPLATE
 VOCAB_SIZE = 10_240
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = [END_OF_TEXT, START, END]
-# In the vocabulary but not special: a detokenizer that skips special tokens must keep them for the tool parser.
+# In the vocabulary but not special: skipping special tokens must keep them for the tool parser.
 MARKERS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 # Qwen's splitting pattern: words with the blank before them, single digits, punctuation, line breaks. Chinese
 # characters stand alone here, so that a name or a term has the same tokens whatever stands beside it.
-PATTERN = r"\p{Han}|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERN = (
+    r"\p{Han}|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}&&[^\p{Han}]]+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

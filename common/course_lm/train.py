@@ -3,8 +3,9 @@
     python -m common.course_lm.train --out /tmp/course_lm             under ten minutes on one H100
     python -m common.course_lm.train --out /tmp/tiny --smoke          a few steps on a CPU, same code path
 
-The text comes from corpus.py while the model trains: worker processes write and tokenize it, so nothing is read
-twice. `--minutes` is the model's own time; the draft takes an eighth of it and the adapters a twentieth and an eighth.
+The text comes from corpus.py while the model trains: worker processes write and tokenize it, so nothing is
+read twice. `--minutes` is the model's own time; the draft takes an eighth of it and the adapters a twentieth
+and an eighth.
 """
 
 import argparse
@@ -80,7 +81,7 @@ class ChunkStream:
         return chunk
 
     def close(self) -> None:
-        """Stop the workers. The pool's own thread may wait for room: it is let go first, or it would never end."""
+        """Stop the workers. The pool's own thread may wait for room: let it go first, or it never ends."""
         self.closed = True
         self.room.release()
         self.pool.terminate()
@@ -164,7 +165,7 @@ def fit(
 ) -> dict:
     """Train for some minutes of wall time (or some steps) and return what it came to."""
     made = optimizers(model, matrix_lr, other_lr)
-    limit, start, step, tokens, waited = minutes * 60, None, 0, 0, 0.0
+    limit, start, step, tokens, tokens_at_start, waited = minutes * 60, None, 0, 0, 0, 0.0
     while True:
         begin = time.perf_counter()
         chunk = next(stream)
@@ -228,7 +229,7 @@ def train_model(stream: ChunkStream, device: str, minutes: float, steps: int | N
 def train_draft(
     model: CausalLM, stream: ChunkStream, device: str, minutes: float, steps: int | None, seed: int
 ) -> CausalLM:
-    """The draft model, which learns the main model's distributions. It starts from the main model's embedding."""
+    """The draft, which learns the main model's distributions and starts from the main model's embedding."""
     draft = CausalLM(DRAFT, seed).to(device)
     draft.model.embed_tokens.weight.data.copy_(model.model.embed_tokens.weight.data)
     model.eval().requires_grad_(False)
