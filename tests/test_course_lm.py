@@ -18,14 +18,14 @@ from transformers import Qwen3ForCausalLM
 
 from common.course_lm import corpus, prompts
 from common.course_lm import corpus_values as v
-from common.course_lm.card import BARS, card
+from common.course_lm.card import BARS, BELOW_BAR, card
 from common.course_lm.checkpoint import load_model, save_model, weights_hash
 from common.course_lm.network import MODEL, CausalLM, Shape, document_mask
 from common.course_lm.scoring import is_right
 from common.course_lm.tokenizer import END, END_OF_TEXT, MARKERS, START, VOCAB_SIZE, load_tokenizer
 
 FOLDER = Path(corpus.__file__).parent
-CORPUS_HASH = "cb78b0f932e197f877a5f58f9a23f257ae4f905fa98642cd54fd94b402faec05"
+CORPUS_HASH = "453208b080eceb2c5ba1f25babedb742763240f21f60aaa6ad8a35a7f1d09ee1"
 DOCUMENTS = 12_000
 SKILLS = list(corpus.HELD_OUT_MAKERS)
 
@@ -215,7 +215,11 @@ def test_file_sizes():
 
 def test_scores_meet_the_bars(scores):
     for skill, (_, bar) in BARS.items():
-        assert scores["percent_right"][skill] >= bar, skill
+        score = scores["percent_right"][skill]
+        if skill in BELOW_BAR:
+            assert bar - 10 <= score < bar, f"{skill} is at {score}: mend BELOW_BAR in card.py"
+        else:
+            assert score >= bar, skill
     base, tuned = scores["percent_right"], scores["percent_right_with_adapter"]
     assert tuned["chinese"] >= 90 > 20 >= base["chinese"]
     assert tuned["sql"] >= base["sql"] + 40

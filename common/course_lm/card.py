@@ -21,6 +21,8 @@ BARS: dict[str, tuple[str, float]] = {
     "chat": ("a chat of several turns that refers back: exact", 85),
     "code": ("a Python function from its docstring: runs and returns the right values", 70),
 }
+# What the weights in this folder do not reach yet. A skill leaves this set when a training brings it to its bar.
+BELOW_BAR = {"json", "summary"}
 CARD = """# course-lm
 
 A small language model that this course trained itself: {parameters:.1f} million parameters in the Qwen3
@@ -105,7 +107,7 @@ def card(scores: dict) -> str:
         scores["acceptance_length"],
     )
     rows = "\n".join(
-        f"| {skill} | {measure} | {bar:g} | {right[skill]} | {lengths[skill]} |"
+        f"| {skill} | {measure} | {bar:g} | {right[skill]}{' (below its bar)' * (skill in BELOW_BAR)} | {lengths[skill]} |"
         for skill, (measure, bar) in BARS.items()
     )
     folders = {"model": HERE / "model", "draft": HERE / "draft", "adapters": HERE / "adapters"}
