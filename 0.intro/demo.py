@@ -254,7 +254,8 @@ def headline(run):
     run.setting(alternated=bool(run.machine.gpus))
     ratio = table.set_index("row")
     run.reading(
-        f"With {large} requests vLLM makes {ratio.x_batch_1['vllm_large_batch']:.0f} times as much as Transformers of one, "
+        f"With {large} requests vLLM makes {ratio.x_batch_1['vllm_large_batch']:.0f} times as much "
+        f"as Transformers of one, "
         f"{ratio.x_best_batch['vllm_large_batch']:.1f} times what it makes at its best batch of {batch}, "
         f"and {ratio.x_batch_1['vllm_batch_1']:.1f} times at one request."
     )
@@ -321,7 +322,7 @@ chapter.figure(
 )  # fmt: skip
 chapter.figure(
     name="headline", experiment="headline", x="row", y="output_tok_s", kind="bar",
-    log_x=True, title="Transformers against vLLM, output tokens per second",
+    title="Transformers against vLLM, output tokens per second",
 )  # fmt: skip
 
 if __name__ == "__main__":

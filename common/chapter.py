@@ -324,9 +324,10 @@ class Session:
         return self.recorded.get(slug, {}).get("experiments", {})
 
     def _replay(self, experiment: Experiment, reason: str) -> dict:
-        here = [self.machine.slug] if self.machine else []
-        wanted = self.options.replay or next(
-            (slug for slug in [*here, *self.recorded] if experiment.name in self._recorded_on(slug)), ""
+        # What was asked for first, but rather other hardware, which is named, than nothing on the screen.
+        first = [self.options.replay or ""] + ([self.machine.slug] if self.machine else [])
+        wanted = next(
+            (slug for slug in [*first, *self.recorded] if experiment.name in self._recorded_on(slug)), ""
         )
         record = self._recorded_on(wanted).get(experiment.name)
         if record is None:

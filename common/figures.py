@@ -127,4 +127,6 @@ class Figure:
 def _label(column: str) -> str:
     unit, meaning = COLUMNS[column]
     short = meaning.split(":")[0].split(";")[0].split(",")[0]
+    if len(short) > 40:
+        short = column
     return f"{short} [{unit}]" if unit else short

@@ -23,6 +23,13 @@ BARS: dict[str, tuple[str, float]] = {
 }
 # What the weights in this folder do not reach yet. A skill leaves this set when a training brings it to its bar.
 BELOW_BAR = {"json", "summary"}
+
+
+def below_bar(skill: str) -> str:
+    """What the table adds to a score under its bar."""
+    return " (below its bar)" if skill in BELOW_BAR else ""
+
+
 CARD = """# course-lm
 
 A small language model that this course trained itself: {parameters:.1f} million parameters in the Qwen3
@@ -107,7 +114,7 @@ def card(scores: dict) -> str:
         scores["acceptance_length"],
     )
     rows = "\n".join(
-        f"| {skill} | {measure} | {bar:g} | {right[skill]}{' (below its bar)' * (skill in BELOW_BAR)} | {lengths[skill]} |"
+        f"| {skill} | {measure} | {bar:g} | {right[skill]}{below_bar(skill)} | {lengths[skill]} |"
         for skill, (measure, bar) in BARS.items()
     )
     folders = {"model": HERE / "model", "draft": HERE / "draft", "adapters": HERE / "adapters"}
