@@ -2,26 +2,30 @@
 
     .venv/bin/python -m common.screenshot 0.intro/figures/screen.svg 0.intro/demo.py --replay h100 --only headline
 
-The demo runs in a terminal of 112 columns, with colours, and what stands on its screen at the end becomes an SVG.
+The demo runs in a terminal of 120 columns, with colours, and what stands on its screen at the end becomes an SVG.
 """
 
 import argparse
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-COLUMNS = 112
+COLUMNS = 120
 
 
 def screen_of(command: list[str]) -> str:
     """What a command writes to a terminal, colours included. Raises CalledProcessError if it fails."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": str(COLUMNS)}
     )
