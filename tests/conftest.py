@@ -1,8 +1,14 @@
 """What all tests share: skips for hardware that is not there, and machines that one can only imagine here."""
 
+import signal
+
 import pytest
 
 from common import hardware
+
+# A shell that starts the tests in the background ignores SIGINT, and children inherit that: without this line no
+# test could interrupt a demo.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
