@@ -184,7 +184,7 @@ def startup(run):
     table = pd.DataFrame(rows)[["configuration", *parts, "total_s", "spread_pct"]]
     slowest = table.loc[table.total_s.idxmax()]
     largest = slowest[parts].astype(float).idxmax().removesuffix("_s")
-    run.reading(f"{slowest.configuration} takes longest, {slowest.total_s:.0f} s, and most of that is {largest}.")
+    run.reading(f"{slowest.configuration} takes longest, {slowest.total_s:.0f} s; its largest part is {largest}.")
     return table
 
 

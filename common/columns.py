@@ -21,7 +21,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "gpu_util_pct": ("%", "NVML utilisation: share of time in which any kernel ran, not how full the GPU was"),
     "x_batch_1": ("x", "throughput over that of Transformers at batch 1"),
     "x_best_batch": ("x", "throughput over that of Transformers at its best batch"),
-    "gpu_busy_pct": ("%", "profiled share of time in which a kernel ran on the GPU, over 16 steps with their prefill"),
+    "gpu_busy_pct": ("%", "profiled share of time in which a kernel ran, over 16 steps with their prefill"),
     "kernels_per_step": ("kernels", "kernels that one step runs, by the profiler: the mean of 16 steps, prefill among them"),
     "usd_per_million_tokens": ("USD", "dollars per million output tokens at the price in this table"),
     "price_usd_per_hour": ("USD/h", "price of the machine for an hour"),
