@@ -8,7 +8,6 @@ fixture `exercises` the learner's module. This module replaces pytest's report b
 """
 
 import argparse
-import importlib.util
 import math
 import signal
 import sys
@@ -22,7 +21,8 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
+from common.chapters import ROOT, chapters, load
+
 LIMIT_S = 5  # for one check; ours take less than one
 UNWRITTEN = "not yet written: "
 SHOWN = 2  # problems of one exercise; the rest mostly follow from the first
@@ -148,16 +148,6 @@ def in_words(error: BaseException, file: Path) -> str:
     return f"{type(error).__name__} {where}\n{error}"
 
 
-def load(file: Path) -> ModuleType:
-    """The module in a file, by path: chapter folders are no package names."""
-    name = f"{file.stem}_{file.parent.name}".replace(".", "_")
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(checks: Path, module: ModuleType) -> list[Exercise]:
     """Run the checks in a folder on a module. Raises RuntimeError if the checks themselves can't be collected."""
     report = Report(module)
@@ -181,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
 
-    folders = {folder.name: folder for folder in ROOT.glob("[0-9]*.*") if (folder / "exercises.py").exists()}
+    folders = {folder.name: folder for folder in chapters() if (folder / "exercises.py").exists()}
     number = options.chapter.split(".")[0]
     folder = next((folder for name, folder in folders.items() if name.split(".")[0] == number), None)
     if folder is None:

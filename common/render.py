@@ -14,35 +14,18 @@ A mark of another chapter names it first: `3.quickstart/startup`.
 """
 
 import argparse
-import importlib.util
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from common import results
+from common.chapters import ROOT, chapters, load
 from common.problems import Problem
 from common.screen import number
 
-ROOT = Path(__file__).parent.parent
 TABLE = re.compile(r"(<!-- table (\S+) (\S+)([^>]*?)-->)\n.*?(<!-- end table -->)", re.DOTALL)
 VALUE = re.compile(r"(<!-- value (\S+) (\S+) (\S+)([^>]*?)-->).*?(<!-- end value -->)", re.DOTALL)
-
-
-def chapters() -> list[Path]:
-    """The chapters that exist, in order."""
-    found = [folder for folder in ROOT.glob("[0-9]*.*") if (folder / "demo.py").exists()]
-    return sorted(found, key=lambda folder: int(folder.name.split(".")[0]))
-
-
-def load_demo(folder: Path):
-    """The module of a chapter's demo.py, loaded by path: folder names are no package names."""
-    name = "demo_" + folder.name.replace(".", "_")
-    spec = importlib.util.spec_from_file_location(name, folder / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where pickle and dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
 
 
 def table(rows: list[dict], columns: list[str] | None = None) -> str:
@@ -60,7 +43,7 @@ def table(rows: list[dict], columns: list[str] | None = None) -> str:
 
 def results_page(folder: Path) -> str:
     """results.md of a chapter: every record with where, when and how it was made."""
-    figures = load_demo(folder).chapter.figures
+    figures = load(folder / "demo.py").chapter.figures
     recorded = results.read_all(folder)
     lines = [
         f"# {folder.name}: results",
@@ -173,7 +156,7 @@ def fill(text: str, folder: Path) -> str:
 def outputs() -> dict[Path, str]:
     """Every generated text, by file."""
     texts = {}
-    for folder in chapters():
+    for folder in chapters(ROOT):
         texts[folder / "results.md"] = results_page(folder)
         for page in sorted(folder.glob("*.md")):
             if page.name != "results.md":
@@ -187,9 +170,9 @@ def outputs() -> dict[Path, str]:
 def outdated_figures() -> list[tuple]:
     """(figure, folder, slug, record) for each picture that is missing or was drawn from something else."""
     found = []
-    for folder in chapters():
+    for folder in chapters(ROOT):
         for slug, stored in results.read_all(folder).items():
-            for figure in load_demo(folder).chapter.figures:
+            for figure in load(folder / "demo.py").chapter.figures:
                 record = stored["experiments"].get(figure.experiment)
                 if record and not figure.is_current(folder, slug, record):
                     found.append((figure, folder, slug, record))
@@ -207,7 +190,7 @@ def main() -> None:
             results.write(page, text)
         for figure, folder, slug, record in figures if not options.check else ():
             figure.draw(folder, slug, record)
-        records = [name for folder in chapters() for name in results.stale(folder)]
+        records = [name for folder in chapters(ROOT) for name in results.stale(folder)]
     except Problem as problem:
         sys.exit(f"{problem}\n{problem.fix}")
     for page in changed:

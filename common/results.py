@@ -20,6 +20,7 @@ from common.problems import Problem, explain
 
 SCHEMA = 1
 PREFERRED = ("h100", "h200", "a100", "cpu")  # which hardware to show first where several were recorded
+COMMON = Path(__file__).parent
 PRESENTATION = {"chapter", "columns", "figures", "render", "results", "screen"}  # changes nothing that is measured
 
 # Written by a recording or from it: never what a measurement depends on.
@@ -163,21 +164,38 @@ def _shape(node: object) -> object:
     return [_shape(part) for part in node] if isinstance(node, list) else node
 
 
+def _sources(node: ast.Import | ast.ImportFrom, folder: Path) -> dict[str, Path]:
+    """From each name that an import binds to its file, where that is one of `common` or of the chapter's folder."""
+    found = {}
+    for alias in node.names:
+        within = isinstance(node, ast.ImportFrom)
+        # The name may be a module (from common import load) or something in one (from common.chapter import Chapter).
+        dotted = [f"{node.module}.{alias.name}", node.module or ""] if within else [alias.name]
+        for name in dotted:
+            root = COMMON.parent if name.startswith("common.") else folder
+            file = root / (name.replace(".", "/") + ".py")
+            if file.exists():
+                found[alias.asname or alias.name] = file
+                break
+    return found
+
+
 def source_hash(demo: Path, name: str) -> str:
-    """Hash of an experiment: its function, what that calls in the demo, and the modules of `common` it names."""
+    """Hash of an experiment: its function, what that calls in the demo, and the modules it names.
+
+    Those are modules of `common` and other files of the chapter's folder.
+    """
     tree = ast.parse(demo.read_text())
     defined: dict[str, ast.stmt] = {}
-    imported: dict[str, str] = {}
+    imported: dict[str, Path] = {}
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             defined[node.name] = node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             defined |= {n.id: node for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "common":
-            for alias in node.names:
-                module = alias.name if node.module == "common" else node.module.removeprefix("common.")
-                imported[alias.asname or alias.name] = module
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            imported |= _sources(node, demo.parent)
     reached, waiting, modules = set(), [name], set()
     while waiting:
         current = waiting.pop()
@@ -191,8 +209,9 @@ def source_hash(demo: Path, name: str) -> str:
     digest = hashlib.sha256()
     for part in sorted(reached & defined.keys()):
         digest.update(repr(_shape(defined[part])).encode())
-    for module in sorted(modules - PRESENTATION):
-        digest.update((Path(__file__).parent / (module.replace(".", "/") + ".py")).read_bytes())
+    for module in sorted(modules):
+        if module.parent != COMMON or module.stem not in PRESENTATION:
+            digest.update(module.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -17,13 +17,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+from common.chapters import ROOT, chapters
+
 TAIL_LINES = 15
-
-
-def demos(root: Path = ROOT) -> list[Path]:
-    """The demo.py of every chapter, in the order of their numbers."""
-    return sorted(root.glob("[0-9]*.*/demo.py"), key=lambda demo: int(demo.parent.name.split(".")[0]))
 
 
 def stop(process: subprocess.Popen, patience_s: float = 15.0) -> None:
@@ -96,17 +92,18 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="course-demo-"))
-    chapters, reports, interrupted = demos(), [], False
-    console.print(f"{len(chapters)} chapters in their short form. What they print goes to {folder}", soft_wrap=True)
+    demos = [folder / "demo.py" for folder in chapters(ROOT)]
+    reports, interrupted = [], False
+    console.print(f"{len(demos)} chapters in their short form. What they print goes to {folder}", soft_wrap=True)
     try:
-        for place, demo in enumerate(chapters, 1):
+        for place, demo in enumerate(demos, 1):
             name = demo.parent.name
             screen = folder / f"{name}.txt"
-            with console.status(f"{place} of {len(chapters)}  {name}"):
+            with console.status(f"{place} of {len(demos)}  {name}"):
                 report = run_demo(demo, folder / f"{name}.json", screen, passed_on, options.limit)
             reports.append(report)
             mark = "[red]✗[/red]" if report["problem"] else "[green]✓[/green]"
-            console.print(f"{mark} {place} of {len(chapters)}  {name}  {report['seconds']:.0f} s")
+            console.print(f"{mark} {place} of {len(demos)}  {name}  {report['seconds']:.0f} s")
             if report["problem"]:
                 tail = screen.read_text(errors="replace").splitlines()[-TAIL_LINES:]
                 console.print("\n".join(f"    {line}" for line in tail), markup=False)

@@ -8,9 +8,10 @@ import sys
 import psutil
 import pytest
 
-from common import hardware, render
+from common import hardware
+from common.chapters import chapters, load
 
-DEMOS = render.chapters()
+DEMOS = chapters()
 LIMIT_S = 420
 
 
@@ -25,7 +26,7 @@ def test_smoke(folder, tmp_path):
     assert demo.returncode == 0, demo.stdout[-3000:] + demo.stderr[-3000:]
     assert "Traceback" not in demo.stdout + demo.stderr
     report = json.loads(report_file.read_text())
-    experiments = render.load_demo(folder).chapter.experiments
+    experiments = load(folder / "demo.py").chapter.experiments
     assert [entry["name"] for entry in report["experiments"]] == list(experiments)
     for entry in report["experiments"]:
         # The only reason for not running an experiment is hardware that this machine does not have.

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from common import check, hardware, models, serving
+from common.chapters import ROOT, chapters, load
 
-ROOT = check.ROOT
-CHAPTERS = sorted(folder for folder in ROOT.glob("[0-9]*.*") if (folder / "exercises.py").exists())
+CHAPTERS = [folder for folder in chapters() if (folder / "exercises.py").exists()]
 QUICKSTART = ROOT / "3.quickstart" / "solutions.py"
 by_chapter = pytest.mark.parametrize("folder", CHAPTERS, ids=lambda folder: folder.name)
 
@@ -171,7 +171,7 @@ def test_a_chapter_without_exercises_and_a_missing_file(capsys):
 
 @pytest.mark.engine
 def test_our_streaming_client_reads_a_real_server(tmp_path):
-    solutions = check.load(QUICKSTART)
+    solutions = load(QUICKSTART)
     model, machine = models.resolve("course-lm"), hardware.machine()
     with serving.serve(model, machine, tmp_path / "server.log") as server:
         # Greedy text in Chinese, whose characters take several bytes and often several tokens; asked both ways.
@@ -195,7 +195,7 @@ def test_our_probabilities_are_those_of_vllms_sampler(monkeypatch):
     from vllm import SamplingParams
 
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # else the first request with logprobs compiles for 11 s
-    solutions = check.load(QUICKSTART)
+    solutions = load(QUICKSTART)
     model, machine = models.resolve("course-lm"), hardware.machine()
     given = [
         {"temperature": 1.0},
@@ -230,7 +230,7 @@ def test_our_probabilities_are_those_of_vllms_sampler(monkeypatch):
 @pytest.mark.engine
 def test_our_preflight_says_what_vllm_says(tmp_path):
     """`longest` for a KV cache of 4 MiB is the max_model_len that vLLM's own error message recommends."""
-    solutions = check.load(QUICKSTART)
+    solutions = load(QUICKSTART)
     solutions.BLOCK_TOKENS = 32  # a size that CPUs and GPUs both take
     model, machine = models.resolve("course-lm"), hardware.machine()
     dtype = models.dtype(machine)

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from common import render, results
+from common.chapters import chapters, load
 
-CHAPTERS = render.chapters()
+CHAPTERS = chapters()
 PAGES = [page for folder in [*CHAPTERS, render.ROOT] for page in sorted(folder.glob("*.md"))]
 PAIRS = [(page, page.with_suffix(".zh.md")) for page in PAGES if page.with_suffix(".zh.md").exists()]
 SECTIONS = ["Why it pays", "Predict, then run", "Reading the results", "Pitfalls", "Checklist", "Exercises", "Sources"]
@@ -65,7 +66,7 @@ def test_both_languages_say_the_same(english, chinese):
 def test_every_experiment_is_in_the_lesson_and_recorded(folder):
     lesson = (folder / "lesson.md").read_text()
     recorded = {name for stored in results.read_all(folder).values() for name in stored["experiments"]}
-    for name in render.load_demo(folder).chapter.experiments:
+    for name in load(folder / "demo.py").chapter.experiments:
         assert f"`{name}`" in lesson or f"--only {name}" in lesson, f"{name} is not in the lesson"
         assert name in recorded, f"{name} is not recorded on any hardware"
 
@@ -85,13 +86,13 @@ def demo_commands() -> list[tuple[str, str, str]]:
 
 
 def test_commands_of_the_pages_are_accepted_by_the_demos():
-    chapters = {folder.name.split(".")[0]: render.load_demo(folder).chapter for folder in CHAPTERS}
+    demos = {folder.name.split(".")[0]: load(folder / "demo.py").chapter for folder in CHAPTERS}
     commands = demo_commands()
     assert len(commands) > 10
     for page, number, arguments in commands:
-        if number in chapters:
-            options = chapters[number].parser.parse_args(shlex.split(arguments))
-            unknown = set(options.only or []) - chapters[number].experiments.keys()
+        if number in demos:
+            options = demos[number].parser.parse_args(shlex.split(arguments))
+            unknown = set(options.only or []) - demos[number].experiments.keys()
             assert not unknown, f"{page}: {unknown}"
 
 

@@ -213,11 +213,3 @@ def test_main_says_which_mark_is_wrong(chapter, monkeypatch, capsys):
     code, _ = run_main(monkeypatch, capsys)
     assert "fits 3 rows" in code
     assert not (chapter / "results.md").exists()
-
-
-def test_chapters_are_found_in_order(chapter):
-    for name in ("10.other", "1.first"):
-        (chapter.parent / name).mkdir()
-        (chapter.parent / name / "demo.py").write_text("")
-    (chapter.parent / "2.unfinished").mkdir()
-    assert [folder.name for folder in render.chapters()] == ["1.first", "9.fake", "10.other"]

@@ -248,6 +248,7 @@ DEMO = '''"""A demo."""
 from common import models, timing
 from common.chapter import Chapter
 from common.load import Target as LoadTarget
+from cache import Cache
 
 chapter = Chapter(__file__)
 BATCH = 8
@@ -274,7 +275,7 @@ def first(run):
 @chapter.experiment(gpu=True)
 def second(run):
     """How slow?"""
-    return models.engine(run.model), LoadTarget
+    return models.engine(run.model), LoadTarget, Cache
 '''
 
 
@@ -283,10 +284,11 @@ def hashes(tmp_path, monkeypatch):
     """A function: the hashes of both experiments after a change of the demo's text and of a module of `common`."""
     common = tmp_path / "common"
     common.mkdir()
-    monkeypatch.setattr(results, "__file__", str(common / "results.py"))
+    monkeypatch.setattr(results, "COMMON", common)
     demo = tmp_path / "demo.py"
 
     def hash_after(old="", new="", module=""):
+        (tmp_path / "cache.py").write_text("# cache\n" + ("changed = 1\n" if module == "cache" else ""))
         for name in ("models", "timing", "load", "chapter", "serving"):
             (common / f"{name}.py").write_text(f"# {name}\n" + ("changed = 1\n" if name == module else ""))
         assert old in DEMO
@@ -308,6 +310,7 @@ def hashes(tmp_path, monkeypatch):
         ({"module": "timing"}, True, False),
         ({"module": "models"}, False, True),
         ({"module": "load"}, False, True),
+        ({"module": "cache"}, False, True),
         ({"old": "models.engine(", "new": "models.resolve("}, False, True),
         ({"old": "gpu=True", "new": "gpu=False"}, False, True),
         ({"old": "UNUSED = 5", "new": "UNUSED = 6"}, False, False),
