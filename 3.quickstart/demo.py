@@ -175,8 +175,8 @@ def startup(run):
                 run.count(1)
             totals = timing.Repeats(tuple(each["total_s"] for each in times))
             median = sorted(times, key=lambda each: each["total_s"])[len(times) // 2]
-            other = median["total_s"] - imports - median["load_s"] - median["profile_s"]
-            median |= {"import_s": imports, "other_s": other - median["compile_s"] - median["graphs_s"]}
+            named = [median[part] or 0.0 for part in ("load_s", "profile_s", "compile_s", "graphs_s")]
+            median |= {"import_s": imports, "other_s": median["total_s"] - imports - sum(named)}
             spread = totals.spread_pct if len(times) > 1 else None
             rows.append({"configuration": f"server_{name}", **median, "spread_pct": spread})
     run.setting(starts=", ".join(f"{count} {name}" for name, count in repeats.items()), shown="the median start")

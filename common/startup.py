@@ -27,19 +27,21 @@ def import_seconds() -> float:
     return time.perf_counter() - start
 
 
-def parts(log: str) -> dict[str, float]:
-    """Seconds by part from the text of a server's log; 0.0 for a part that it does not mention.
+def parts(log: str) -> dict[str, float | None]:
+    """Seconds by part from the text of a server's log; None for a part that it does not mention.
 
     load_s builds the model and loads weights; compile_s is torch.compile; graphs_s captures CUDA graphs (vLLM
     logs whole seconds); profile_s is the rest of what vLLM calls "init engine".
     """
     found = {name: re.findall(pattern, log) for name, pattern in LOG_TIMES.items()}
-    times = {name: float(values[-1]) if values else 0.0 for name, values in found.items()}
+    times = {name: float(values[-1]) if values else None for name, values in found.items()}
     engine = times.pop("engine_s")
-    return times | {"profile_s": max(0.0, engine - times["compile_s"] - times["graphs_s"])}
+    if engine is not None:
+        engine = max(0.0, engine - (times["compile_s"] or 0.0) - (times["graphs_s"] or 0.0))
+    return times | {"profile_s": engine}
 
 
-def first_token_seconds(model: models.Model, machine: Machine, log: Path, cache: Path, **options) -> dict[str, float]:
+def first_token_seconds(model: models.Model, machine: Machine, log: Path, cache: Path, **options) -> dict[str, float | None]:
     """Start `vllm serve` with its compile caches in the folder `cache`, ask for one token, stop it.
 
     Returns `parts` and total_s, from the command to the first token.

@@ -19,7 +19,7 @@ GPU = """\
 
 
 def test_parts_of_a_start_on_a_cpu():
-    assert startup.parts(CPU) == {"load_s": 0.32, "compile_s": 0.0, "graphs_s": 0.0, "profile_s": 1.28}
+    assert startup.parts(CPU) == {"load_s": 0.32, "compile_s": None, "graphs_s": None, "profile_s": 1.28}
 
 
 def test_parts_of_a_start_on_a_gpu_add_up():
@@ -41,5 +41,5 @@ def test_rounding_never_makes_a_part_negative():
     assert startup.parts(GPU.replace("31.50", "22.00"))["profile_s"] == 0.0
 
 
-def test_a_log_that_says_nothing_has_zeros():
-    assert set(startup.parts("").values()) == {0.0}
+def test_what_a_log_does_not_say_is_not_zero():
+    assert set(startup.parts("").values()) == {None}
