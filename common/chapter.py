@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from common import hardware, models, results
+from common import hardware, models, results, timeline, trace
 from common.figures import Figure
 from common.problems import NotOnThisMachine, Problem, explain, first_line
 from common.run import Run
@@ -105,6 +106,7 @@ class Chapter:
         add("--json", metavar="FILE", type=Path, help="write a report of this run for a machine to read")
         add("--present", action="store_true", help="clear the screen for each experiment and wait for a key")
         add("--replay", nargs="?", const="", metavar="HARDWARE", help="show a recorded run instead of running")
+        add("--trace", metavar="FOLDER", type=Path, help="record and draw each step of vLLM's scheduler, into FOLDER")
         add("--gpu-price", type=float, metavar="USD", help="price of this machine in dollars per hour")
         return parser
 
@@ -118,6 +120,8 @@ class Chapter:
             return
         if options.replay is not None and options.save:
             self.parser.error("--replay shows numbers that were recorded: --save can't record them again")
+        if options.trace and (options.save or options.replay is not None):
+            self.parser.error("--trace watches the engines of this run: it goes neither with --save nor with --replay")
         if options.json:
             try:
                 results.write(options.json, "{}\n")  # better to fail now than after the measurements
@@ -142,6 +146,7 @@ class Session:
         self.recorded: dict[str, dict] = {}  # results files by hardware
         self.measured: dict[str, list[dict]] = {}  # rows of this run by experiment
         self.report: list[dict] = []
+        self.traces: list[Path] = []  # of --trace
         self.tokens = 0
 
     def main(self) -> int:
@@ -171,6 +176,7 @@ class Session:
         finally:
             models.close_engine()
             self._write_report()
+            self._draw_traces()
 
     def _chosen(self) -> list[Experiment]:
         if not self.options.only:
@@ -187,6 +193,8 @@ class Session:
         """Everything that can be wrong with the command line or the machine, before anything is loaded."""
         if self.options.save:
             results.check_writable(self.chapter.folder)
+        if self.options.trace:
+            trace.check_folder(self.options.trace, self.chapter.folder.name)
         self.machine = hardware.machine()
         if self.options.model or not self.chapter.speed:
             self.model = models.resolve(self.options.model or "course-lm")
@@ -256,7 +264,8 @@ class Session:
         with self.screen.status("preparing") as status:
             run = Run(self.options, self.machine, self.model, self.screen, status, self.logs, self._rows_of)
             try:
-                table = experiment.measure(run)
+                with self._traced(experiment):
+                    table = experiment.measure(run)
             finally:
                 self.tokens += run.tokens
         rows = self.measured[experiment.name] = results.rows(table)
@@ -326,9 +335,7 @@ class Session:
     def _replay(self, experiment: Experiment, reason: str) -> dict:
         # What was asked for first, but rather other hardware, which is named, than nothing on the screen.
         first = [self.options.replay or ""] + ([self.machine.slug] if self.machine else [])
-        wanted = next(
-            (slug for slug in [*first, *self.recorded] if experiment.name in self._recorded_on(slug)), ""
-        )
+        wanted = next((slug for slug in [*first, *self.recorded] if experiment.name in self._recorded_on(slug)), "")
         record = self._recorded_on(wanted).get(experiment.name)
         if record is None:
             self.screen.say(f"Not run here: {reason}. No recorded run of it exists yet.", style="yellow")
@@ -352,6 +359,29 @@ class Session:
         meaning, fix = explain(error)
         self.screen.problem(f"{type(error).__name__}: {first_line(error)}", meaning, fix)
         traceback.print_exception(error)  # stderr is the log
+
+    @contextmanager
+    def _traced(self, experiment: Experiment) -> Iterator[None]:
+        """With --trace: engines that start in this block record, into files that bear the experiment's name."""
+        if self.options.trace is None:
+            yield
+            return
+        models.close_engine()  # one that an earlier experiment left up would go on recording under that one's name
+        file = self.options.trace / f"{self.chapter.folder.name}-{experiment.name}.jsonl"
+        try:
+            with trace.recording(file):
+                yield
+        finally:
+            self.traces += trace.files(file)
+
+    def _draw_traces(self) -> None:
+        for file in self.traces:
+            title = f"{file.stem}: {self.model.name} on {self.machine.describe()}"
+            try:
+                picture, zoomable = timeline.draw_beside(file, title)
+                self.screen.say(f"traced: {file}, drawn: {picture.name}, for https://ui.perfetto.dev: {zoomable.name}")
+            except Problem as problem:
+                self.screen.problem(f"{file}: {problem}", problem.meaning, problem.fix)
 
     def _write_report(self) -> None:
         if not self.options.json:

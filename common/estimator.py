@@ -1,6 +1,7 @@
-"""What a model needs: bytes of weights, bytes of KV cache per token, and whether both fit.
+"""What a model needs: bytes of weights, bytes of KV cache per token, the work of one step, and whether it all fits.
 
-Formulas count the tensors of a dense decoder with gated MLP (Llama, Qwen2, Qwen3).
+Formulas that count weights are for a dense decoder with gated MLP (Llama, Qwen2, Qwen3); those that count the KV cache
+are for every kind of attention in `shapes.py`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ def head_dim(config: dict) -> int:
 
 
 def kv_heads(config: dict) -> int:
-    """Number of KV heads; a config.json without it means one for each attention head."""
+    """Number of KV heads; a config.json without it means one for each attention head, with `multi_query` one in all."""
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1  # how Falcon-7B says it
     return config.get("num_key_value_heads") or config["num_attention_heads"]
 
 
@@ -43,9 +46,47 @@ def weight_bytes(config: dict, dtype: str = "bfloat16") -> int:
     return parameters(config) * DTYPE_BYTES[dtype]
 
 
+def kv_layers(config: dict) -> int:
+    """Number of layers that keep keys and values; the last `num_kv_shared_layers` use those of a layer before them."""
+    return config["num_hidden_layers"] - config.get("num_kv_shared_layers", 0)
+
+
+def kv_numbers_per_layer(config: dict) -> int:
+    """Numbers that one token adds to the KV cache of one layer.
+
+    A key and a value for each KV head; with latent attention (MLA: DeepSeek-V2, https://arxiv.org/abs/2405.04434,
+    section 2.1) one compressed vector of `kv_lora_rank` for all heads, and one rotary key of `qk_rope_head_dim`.
+    """
+    if config.get("kv_lora_rank"):
+        return config["kv_lora_rank"] + config["qk_rope_head_dim"]
+    return 2 * kv_heads(config) * head_dim(config)
+
+
 def kv_bytes_per_token(config: dict, dtype: str = "bfloat16") -> int:
-    """Bytes that one token adds to the KV cache: a key and a value for each KV head of each layer."""
-    return 2 * config["num_hidden_layers"] * kv_heads(config) * head_dim(config) * DTYPE_BYTES[dtype]
+    """Bytes that one token adds to the KV cache of all layers, sliding windows counted as full attention."""
+    return kv_layers(config) * kv_numbers_per_layer(config) * DTYPE_BYTES[dtype]
+
+
+def step_bytes(config: dict, cached_tokens: float, dtype: str = "bfloat16") -> float:
+    """Bytes that one forward pass reads from memory, at least: the weights once and `cached_tokens` tokens of KV cache.
+
+    Of an embedding table that is not also the output head only the rows of the step's tokens are read: not counted.
+    """
+    table = 0 if config.get("tie_word_embeddings") else config["vocab_size"] * config["hidden_size"]
+    return (parameters(config) - table) * DTYPE_BYTES[dtype] + cached_tokens * kv_bytes_per_token(config, dtype)
+
+
+def step_flop(config: dict, new_tokens: int, attended_tokens: float, sampled_tokens: int) -> float:
+    """Floating-point operations of one forward pass: two for each weight that a token meets, and attention.
+
+    new_tokens: computed in this pass. attended_tokens: how many tokens each of them looks at, itself included, summed
+    over all. sampled_tokens: those that go through the output head, one for each sequence.
+    """
+    head = config["vocab_size"] * config["hidden_size"]
+    layers = parameters(config) - head * (1 if config.get("tie_word_embeddings") else 2)
+    # Query times key and share times value: each two operations for every number of every attention head.
+    attention = 4 * config["num_hidden_layers"] * config["num_attention_heads"] * head_dim(config)
+    return 2 * layers * new_tokens + attention * attended_tokens + 2 * head * sampled_tokens
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,13 +15,14 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # 
 
 @dataclass(frozen=True)
 class Figure:
-    """A line chart (`kind="line"`, one line for each value of `by`) or a bar chart (stacked where `y` is a list)."""
+    """A line chart (`kind="line"`, one line for each value of `by`), a bar chart (stacked where `y` is a list), or the
+    timeline of a trace, from the rows of `timeline_table`."""
 
     name: str
     experiment: str
-    x: str
-    y: str | tuple[str, ...]
     title: str
+    x: str = ""
+    y: str | tuple[str, ...] = ""
     by: str | None = None
     kind: str = "line"
     log_x: bool = False
@@ -33,7 +35,10 @@ class Figure:
         """A hash of all that the picture shows."""
         shown = [record["rows"], record["hardware"]["name"], record["model"]["weights"], record["date"]]
         drawn = json.dumps([asdict(self), *shown], sort_keys=True)
-        return hashlib.sha256(drawn.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+        code = [Path(__file__).read_bytes()]
+        if self.kind == "timeline":
+            code += [(Path(__file__).parent / name).read_bytes() for name in ("timeline.py", "timeline_table.py")]
+        return hashlib.sha256(drawn.encode() + b"".join(code)).hexdigest()[:16]
 
     def is_current(self, folder: Path, slug: str, record: dict) -> bool:
         """Whether the file was drawn from this record by this code."""
@@ -50,29 +55,44 @@ class Figure:
 
     def draw(self, folder: Path, slug: str, record: dict) -> None:
         """Write the picture for one hardware."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
         from PIL import Image
         from PIL.PngImagePlugin import PngInfo
 
-        figure, axes = pyplot.subplots(figsize=(7, 4), dpi=110, layout="constrained")
-        (self._lines if self.kind == "line" else self._bars)(axes, record["rows"])
         hardware = record["hardware"]["name"] + (", random weights" if record["model"]["weights"] == "random" else "")
-        axes.set_title(self.title, loc="left", fontweight="bold")
-        figure.text(0.995, 0.005, f"{hardware}, {record['date'][:10]}", ha="right", fontsize=7, color="#555555")
-        axes.spines[["top", "right"]].set_visible(False)
+        origin = f"{hardware}, {record['date'][:10]}"
+        drawn = (self._timeline if self.kind == "timeline" else self._chart)(record, origin)
         file = self.file(folder, slug)
         file.parent.mkdir(exist_ok=True)
-        figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
-        drawn = io.BytesIO()
-        figure.savefig(drawn)
-        pyplot.close(figure)
         mark = PngInfo()
         mark.add_text(MARK, self.source(record))
         # A palette of 256 colours makes the file a third as large.
         Image.open(drawn).convert("RGB").quantize(256).save(file, pnginfo=mark, optimize=True)
+
+    def _timeline(self, record: dict, origin: str) -> io.BytesIO:
+        from common import timeline, timeline_table
+
+        trace = timeline_table.trace_of(record["rows"], record["settings"])
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "timeline.png"
+            timeline.draw(trace, file, f"{self.title}: {origin}")
+            return io.BytesIO(file.read_bytes())
+
+    def _chart(self, record: dict, origin: str) -> io.BytesIO:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(7, 4), dpi=110, layout="constrained")
+        (self._lines if self.kind == "line" else self._bars)(axes, record["rows"])
+        axes.set_title(self.title, loc="left", fontweight="bold")
+        figure.text(0.995, 0.005, origin, ha="right", fontsize=7, color="#555555")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
+        drawn = io.BytesIO()
+        figure.savefig(drawn)
+        pyplot.close(figure)
+        return drawn
 
     def _lines(self, axes, rows: list[dict]) -> None:
         groups = list(dict.fromkeys(row[self.by] for row in rows)) if self.by else [None]

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -26,17 +26,29 @@ REQUESTS_PER_SECOND_PER_PROCESS = 50
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one request. `error` is empty for a success; times in seconds of one clock."""
+    """What became of one request. `error` is empty for a success; times in seconds of one clock.
+
+    `start_s` is when the request was due: in an open loop the arrival that was drawn, which a client that falls behind
+    meets late; in a closed loop the moment of sending. Latencies count from it.
+    """
 
     start_s: float
     end_s: float
     output_tokens: int = 0
     token_s: tuple[float, ...] = ()  # arrival of each streamed chunk that carried text; empty without streaming
     error: str = ""
+    sent_s: float | None = None  # when it was really sent; None where that was not noted
 
     @property
     def stream(self) -> Stream:
         return Stream(self.start_s, self.token_s)
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Time per output token after the first, in ms; None for a single one. A chunk may carry several tokens."""
+        if self.output_tokens < 2 or not self.token_s:
+            return None
+        return (self.token_s[-1] - self.token_s[0]) / (self.output_tokens - 1) * 1e3
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,34 @@ class Load:
     @property
     def output_tok_s(self) -> float:
         return self.output_tokens / self.seconds
+
+    @property
+    def late_ms(self) -> float:
+        """How late the client itself was, at worst: from when a request was due until it was sent, in ms."""
+        return max((o.sent_s - o.start_s) * 1e3 for o in self.outcomes if o.sent_s is not None)
+
+    def good(self, ttft_ms: float, tpot_ms: float) -> int:
+        """Requests whose first token came within `ttft_ms` and the others every `tpot_ms` in the mean.
+
+        A failed request meets nothing. Over `seconds` this is the goodput (DistServe, https://arxiv.org/abs/2401.09670).
+        """
+        answered = [outcome for outcome in self.completed if outcome.token_s]
+        return sum(o.stream.ttft_ms <= ttft_ms and (o.tpot_ms is None or o.tpot_ms <= tpot_ms) for o in answered)
+
+    def latencies_ms(self) -> dict[str, float | None]:
+        """ttft_p50_ms, ttft_p99_ms, and so for tpot and itl: percentiles over the answers that came; None without any.
+
+        TTFT and TPOT have one value for each answer, ITL one for each gap between two chunks of any of them.
+        """
+        answered = [outcome for outcome in self.completed if outcome.token_s]
+        values = {
+            "ttft": [outcome.stream.ttft_ms for outcome in answered],
+            "tpot": [outcome.tpot_ms for outcome in answered if outcome.tpot_ms is not None],
+            "itl": [gap for outcome in answered for gap in outcome.stream.itl_ms],
+        }
+        return {
+            f"{name}_p{q}_ms": percentile(each, q) if each else None for name, each in values.items() for q in (50, 99)
+        }
 
     def latency_s(self, q: float) -> float:
         """q-th percentile of end-to-end latency in seconds. A failed request counts with the time it cost its user."""
@@ -95,12 +135,17 @@ class Target:
         return body
 
 
-async def _send(client: httpx.AsyncClient, target: Target, index: int) -> Outcome:
-    start = time.monotonic()
+async def _send(client: httpx.AsyncClient, target: Target, index: int, due: float | None = None) -> Outcome:
+    body, sent = target.body(index), time.monotonic()
+    outcome = await _outcome(client, target, body, start=sent if due is None else due)
+    return replace(outcome, sent_s=sent)
+
+
+async def _outcome(client: httpx.AsyncClient, target: Target, body: dict, start: float) -> Outcome:
     tokens, times = 0, []
     try:
-        async with asyncio.timeout(target.deadline_s):
-            async with client.stream("POST", "/v1/completions", json=target.body(index)) as response:
+        async with asyncio.timeout(start + target.deadline_s - time.monotonic()):
+            async with client.stream("POST", "/v1/completions", json=body) as response:
                 if response.status_code != 200:
                     text = (await response.aread()).decode(errors="replace")
                     return Outcome(start, time.monotonic(), error=f"{response.status_code}: {text[:200]}")
@@ -154,7 +199,7 @@ async def _closed(
 async def _open(target: Target, arrivals: Sequence[tuple[int, float]], begin: float) -> list[Outcome]:
     async def request(index: int, offset: float) -> Outcome:
         await asyncio.sleep(max(0.0, begin + offset - time.monotonic()))
-        return await _send(client, target, index)
+        return await _send(client, target, index, due=begin + offset)
 
     async with _client(target, len(arrivals)) as client:
         return list(await asyncio.gather(*(request(index, offset) for index, offset in arrivals)))
@@ -202,12 +247,12 @@ class Clients:
         return self._gather(_run_closed, [(target, share, users, begin, stop, at_least) for share in shares])
 
     def open_loop(self, target: Target, requests: int, requests_per_s: float, seed: int = 0) -> Load:
-        """`requests` requests at Poisson arrivals, sent whether or not earlier ones were answered."""
-        draw = random.Random(seed)
-        clock, arrivals = 0.0, []
-        for index in range(requests):
-            arrivals.append((index, clock))
-            clock += draw.expovariate(requests_per_s)
+        """`requests` requests at Poisson arrivals, sent whether or not earlier ones were answered.
+
+        Latency and deadline count from the arrival that was drawn, so a client that sends late hides nothing
+        ("coordinated omission"); `Load.late_ms` says how late it was.
+        """
+        arrivals = list(enumerate(poisson_arrivals(requests, requests_per_s, seed)))
         begin = time.monotonic() + 0.2
         shares = [arrivals[i :: self.processes] for i in range(min(requests, self.processes))]
         return self._gather(_run_open, [(target, share, begin) for share in shares])
@@ -217,6 +262,16 @@ class Clients:
         outcomes = sorted((o for future in futures for o in future.result()), key=lambda outcome: outcome.start_s)
         seconds = max(o.end_s for o in outcomes) - min(o.start_s for o in outcomes)
         return Load(tuple(outcomes), seconds)
+
+
+def poisson_arrivals(requests: int, requests_per_s: float, seed: int = 0) -> list[float]:
+    """When each request of an open loop is due, in seconds after the first."""
+    draw = random.Random(seed)
+    clock, arrivals = 0.0, []
+    for _ in range(requests):
+        arrivals.append(clock)
+        clock += draw.expovariate(requests_per_s)
+    return arrivals
 
 
 def clients(users: int = 0, requests_per_s: float = 0.0) -> Clients:

@@ -1,12 +1,28 @@
-"""Where GPU time goes: kernels of a decode step, from the traces of PyTorch's profiler."""
+"""Where the time of a decode step goes: GPU kernels, or a CPU's operators, by PyTorch's profiler."""
 
 import gzip
 import json
+import re
 import tempfile
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from common.problems import Problem
+
+# What a kernel or operator is for, by its name; the first that matches counts. Names of kernels that torch.compile
+# fuses tell the operators in them.
+GROUPS = {
+    "KV cache write": r"reshape_and_cache|kv_cache_update",
+    "attention": r"attn|attention|flash|fmha",
+    "matmul": r"gemm|gemv|nvjet|cublas|cutlass|matmul|_mm\b|::(add|b)?mm\b|splitk",
+    "activation": r"silu|act_and_mul|gelu",
+    "norm": r"norm|rms|rsqrt|::pow|::mean",
+    "rotary": r"rotary|rope",
+    "sampling": r"argmax|softmax|topk|sort|sampl",
+    "copy": r"copy|memcpy|memset|cat",
+}
 
 
 def kernels(trace: dict, steps: int) -> dict[str, float]:
@@ -24,6 +40,40 @@ def kernels(trace: dict, steps: int) -> dict[str, float]:
     return {"gpu_busy_pct": busy / (covered_to - spans[0][0]) * 100, "kernels_per_step": len(spans) / steps}
 
 
+def groups(durations: Mapping[str, float]) -> dict[str, float]:
+    """Share of each group in the time of all kernels or operators, in percent, the largest first."""
+    total = sum(durations.values())
+    shares: Counter[str] = Counter()
+    for name, duration in durations.items():
+        group = next((group for group, names in GROUPS.items() if re.search(names, name, re.IGNORECASE)), "other")
+        shares[group] += duration / total * 100
+    return dict(shares.most_common())
+
+
+def kernel_durations(trace: dict) -> dict[str, float]:
+    """Microseconds of each kernel in a Chrome trace, by name."""
+    durations: Counter[str] = Counter()
+    for event in trace["traceEvents"]:
+        if event.get("cat") == "kernel":
+            durations[event["name"]] += event["dur"]
+    return dict(durations)
+
+
+def of_cpu(measure: Callable[[int], float], steps: int) -> tuple[float, dict[str, float]]:
+    """(share of the time in which an operator ran, in percent; `groups` of the operators) of work in this process.
+
+    The rest is Python: scheduling, sampling parameters, detokenisation. The profiler itself slows operators a little.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        start = time.perf_counter()
+        measure(steps)
+        elapsed_us = (time.perf_counter() - start) * 1e6
+    durations = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    return sum(durations.values()) / elapsed_us * 100, groups(durations)
+
+
 def of_this_process(measure: Callable[[int], float], steps: int) -> dict[str, float]:
     """`kernels` of one generate call of `steps` tokens."""
     from torch.profiler import ProfilerActivity, profile
@@ -36,7 +86,12 @@ def of_this_process(measure: Callable[[int], float], steps: int) -> dict[str, fl
 
 
 def of_vllm(llm, folder: Path, measure: Callable[[int], float], steps: int) -> dict[str, float]:
-    """`kernels` of one vLLM call, from the trace that the engine's worker writes."""
+    """`kernels` of one vLLM call."""
+    return kernels(trace_of_vllm(llm, folder, measure, steps), steps)
+
+
+def trace_of_vllm(llm, folder: Path, measure: Callable[[int], float], steps: int) -> dict:
+    """The Chrome trace of one vLLM call, which the engine's worker writes into `folder`, its torch_profiler_dir."""
     before = set(folder.rglob("*.json*"))
     llm.start_profile()
     measure(steps)
@@ -45,4 +100,4 @@ def of_vllm(llm, folder: Path, measure: Callable[[int], float], steps: int) -> d
     for file in set(folder.rglob("*.json*")) - before:
         text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         traces.append(json.loads(text))
-    return kernels(max(traces, key=lambda trace: len(trace["traceEvents"])), steps)
+    return max(traces, key=lambda trace: len(trace["traceEvents"]))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import models, serving
+from common import models, serving, trace
 from common.hardware import Machine
 from common.screen import Progress, Screen
 
@@ -84,12 +84,19 @@ class Run:
     def engine(self, model: models.Model | None = None, **options: object):
         """A vLLM engine of this run's model (or another); see `models.engine`."""
         self.step(f"starting vLLM with {(model or self.model).name}")
-        return models.engine(model or self.model, self.machine, **options)
+        return models.engine(model or self.model, self.machine, **self._traced(options))
 
     @contextmanager
     def serve(self, *options: str, model: models.Model | None = None, **arguments: object) -> Iterator[serving.Server]:
         """`vllm serve` for the length of a block; see `serving.serve`."""
         self.step(f"starting vllm serve with {(model or self.model).name}")
         log = self.logs / f"server-{len(list(self.logs.iterdir()))}.log"
+        arguments = self._traced(arguments)
+        if arguments.get("scheduler_cls", "") is None:  # a command line has no word for vLLM's own one
+            del arguments["scheduler_cls"]
         with serving.serve(model or self.model, self.machine, log, *options, **arguments) as server:
             yield server
+
+    def _traced(self, arguments: dict[str, object]) -> dict[str, object]:
+        """With --trace the scheduler is one that records, unless the experiment names one (None: vLLM's own)."""
+        return {"scheduler_cls": trace.SCHEDULER} | arguments if self.options.trace else arguments

@@ -260,6 +260,80 @@ def test_an_open_loop_is_the_same_for_the_same_seed(server, clients, target):
     assert [body["prompt"] for body in server.bodies].count("one") == 21
 
 
+class SlowToSend(Target):
+    """A target whose requests take the client 0.1 s each to write: a client that falls behind its arrivals."""
+
+    def body(self, index):
+        time.sleep(0.1)
+        return super().body(index)
+
+
+def test_latency_counts_from_when_a_request_was_due(target):
+    """A client that is late must not hide it: that would leave out just the moments in which the server is slow."""
+    given = target(max_tokens=2, stream=True)
+    slow = SlowToSend(given.url, given.model, given.prompts, given.max_tokens)
+    with load.Clients(1) as one_process:
+        result = one_process.open_loop(slow, requests=6, requests_per_s=1e6)
+    assert result.failed == 0
+    waits = [outcome.sent_s - outcome.start_s for outcome in result.outcomes]
+    # All are due at once, and each is written after those before it.
+    assert sorted(waits) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], abs=0.08)
+    assert result.late_ms == pytest.approx(600, abs=80)
+    assert max(outcome.start_s for outcome in result.outcomes) - min(o.start_s for o in result.outcomes) < 0.001
+    assert max(outcome.stream.ttft_ms for outcome in result.outcomes) >= 590
+    assert result.latency_s(100) >= 0.59
+
+
+def test_the_deadline_counts_from_when_a_request_was_due(target):
+    given = target(max_tokens=2, delay_s=0.2)
+    slow = SlowToSend(given.url, given.model, given.prompts, given.max_tokens, deadline_s=0.4, extra=given.extra)
+    with load.Clients(1) as one_process:
+        result = one_process.open_loop(slow, requests=6, requests_per_s=1e6)
+    # Each is answered 0.2 s after it was sent, but its user has waited since it was due.
+    assert result.failed == 6
+    assert all("within 0.4 s" in outcome.error for outcome in result.outcomes)
+
+
+# ------------------------------------------------------------------------------------------------ what users feel
+
+
+def answer(ttft_s: float, gap_s: float, tokens: int = 5, error: str = "", merged: int = 0) -> Outcome:
+    """An answer of `tokens` tokens to a request that was due at 10; `merged` of them share a chunk with another."""
+    times = tuple(10 + ttft_s + gap_s * number for number in range(tokens))
+    chunks = times[: tokens - 1 - merged] + times[-1:] if tokens > 1 else times
+    return Outcome(10.0, times[-1], tokens, chunks, error)
+
+
+def test_a_good_request_meets_both_limits():
+    outcomes = (
+        answer(0.2, 0.05),
+        answer(0.3, 0.05),  # too late
+        answer(0.2, 0.06),  # too slow
+        answer(0.2, 9.0, tokens=1),  # one token has no time per token after the first
+        answer(0.1, 0.01, error="no answer within 1 s"),
+    )
+    assert Load(outcomes, 10.0).good(ttft_ms=250, tpot_ms=55) == 2
+    assert Load(outcomes, 10.0).good(ttft_ms=1000, tpot_ms=100) == 4
+    assert Load((), 10.0).good(1, 1) == 0
+
+
+def test_tokens_that_share_a_chunk_count_in_the_time_per_token():
+    assert answer(0.2, 0.05, tokens=9, merged=4).tpot_ms == pytest.approx(50)
+    assert answer(0.2, 0.05, tokens=1).tpot_ms is None
+    assert Outcome(0.0, 1.0, 7).tpot_ms is None  # not streamed
+
+
+def test_latencies_are_those_of_the_answers_that_came():
+    answered = [answer(0.1 * number, 0.01 * number) for number in (1, 2, 3)]
+    found = Load((*answered, answer(9.0, 9.0, error="500")), 10.0).latencies_ms()
+    assert found["ttft_p50_ms"] == pytest.approx(200)
+    assert found["tpot_p50_ms"] == pytest.approx(20)
+    assert found["itl_p50_ms"] == pytest.approx(20)
+    assert found["ttft_p99_ms"] == pytest.approx(298)
+    assert list(found) == [f"{name}_p{q}_ms" for name in ("ttft", "tpot", "itl") for q in (50, 99)]
+    assert set(Load((), 1.0).latencies_ms().values()) == {None}
+
+
 # ------------------------------------------------------------------------------------------------------ processes
 
 

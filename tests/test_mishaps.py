@@ -12,9 +12,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from common import render
+from common.chapters import ROOT
 
-INTRO, QUICKSTART = (render.ROOT / name / "demo.py" for name in ("0.intro", "3.quickstart"))
+INTRO, BASICS, QUICKSTART = (ROOT / name / "demo.py" for name in ("0.intro", "1.inference_basics", "3.quickstart"))
 
 
 def start(demo, tmp_path, *options: str, **environment: str) -> subprocess.Popen:
@@ -89,37 +89,39 @@ def test_lengths_that_no_model_holds_are_refused(tmp_path):
     assert "5000 tokens in" in screen and "Lower --input-tokens" in screen
 
 
-@pytest.mark.engine
-def test_ctrl_c_while_a_server_runs(tmp_path):
-    report = tmp_path / "report.json"
-    demo = start(INTRO, tmp_path, "--only", "naive_server", "--smoke", "--model", "course-lm", "--json", str(report))
+@pytest.fixture
+def serving_demo(tmp_path) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """A demo whose server has come up, and all processes below it. Its report goes to report.json."""
+    options = ("--only", "latency", "--smoke", "--model", "course-lm", "--json", str(tmp_path / "report.json"))
+    demo = start(BASICS, tmp_path, *options)
     assert wait_for(lambda: server_of(demo), 120), "no server came up"
-    children = family(demo)
+    return demo, family(demo)
+
+
+@pytest.mark.engine
+def test_ctrl_c_while_a_server_runs(serving_demo, tmp_path):
+    demo, children = serving_demo
     demo.send_signal(signal.SIGINT)
     screen, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130
     assert "Interrupted" in screen and "Traceback" not in screen
-    assert json.loads(report.read_text())["chapter"] == "0.intro"
+    assert json.loads((tmp_path / "report.json").read_text())["chapter"] == BASICS.parent.name
     assert_gone(children)
 
 
 @pytest.mark.engine
-def test_the_engine_is_killed_under_load(tmp_path):
-    demo = start(INTRO, tmp_path, "--only", "naive_server", "--smoke", "--model", "course-lm")
-    assert wait_for(lambda: server_of(demo), 120), "no server came up"
-    children = family(demo)
+def test_the_engine_is_killed_under_load(serving_demo):
+    demo, children = serving_demo
     next(process for process in children if process.name().startswith("VLLM::Engine")).kill()
     screen, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1
-    assert "fix" in screen and "failed: naive_server" in screen and "Traceback" not in screen
+    assert "fix" in screen and "failed: latency" in screen and "Traceback" not in screen
     assert_gone(children)
 
 
 @pytest.mark.engine
-def test_the_demo_itself_is_killed(tmp_path):
-    demo = start(INTRO, tmp_path, "--only", "naive_server", "--smoke", "--model", "course-lm")
-    assert wait_for(lambda: server_of(demo), 120), "no server came up"
-    children = family(demo)
+def test_the_demo_itself_is_killed(serving_demo):
+    demo, children = serving_demo
     demo.kill()
     demo.wait()
     assert_gone(children)

@@ -1,5 +1,7 @@
 """Shares of GPU time from a trace made by hand."""
 
+import time
+
 import pytest
 
 from common import profiling
@@ -35,6 +37,58 @@ def test_kernels_without_gaps_are_busy_all_the_time():
 def test_a_trace_without_kernels_is_a_problem():
     with pytest.raises(Problem, match="no GPU kernels"):
         profiling.kernels({"traceEvents": [{"cat": "cpu_op", "ts": 0, "dur": 1}]}, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("nvjet_tst_128x64_64x8_2x1_v_bz_TNT", "matmul"),
+        ("void gemvNSP_kernel<__nv_bfloat16>", "matmul"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32", "matmul"),
+        ("_C::onednn_mm", "matmul"),
+        ("aten::addmm", "matmul"),
+        ("void cutlass::device_kernel<flash::FlashAttnFwdSm90<…>>", "attention"),
+        ("_C::cpu_attention_with_kv_cache", "attention"),
+        ("void vllm::reshape_and_cache_flash_kernel<…>", "KV cache write"),
+        ("_C::cpu_attn_reshape_and_cache", "KV cache write"),
+        ("void vllm::rms_norm_kernel<c10::BFloat16>", "norm"),
+        ("triton_red_fused_add_mean_mul_pow_rsqrt_0", "norm"),
+        ("void vllm::act_and_mul_kernel<…>", "activation"),
+        ("void vllm::rotary_embedding_kernel<…>", "rotary"),
+        ("aten::copy_", "copy"),
+        ("aten::add", "other"),
+    ],
+)
+def test_kernels_are_grouped_by_their_names(name, group):
+    assert profiling.groups({name: 3.0}) == {group: pytest.approx(100)}
+
+
+def test_shares_of_groups_are_of_the_time_of_all_kernels():
+    shares = profiling.groups({"gemm_a": 50.0, "gemm_b": 10.0, "flash_fwd": 30.0, "something": 10.0})
+    assert shares == {"matmul": pytest.approx(60), "attention": pytest.approx(30), "other": pytest.approx(10)}
+    assert list(shares) == ["matmul", "attention", "other"]
+
+
+def test_durations_of_kernels_add_up_by_name():
+    events = [kernel(0, 5), kernel(9, 6), {"cat": "cpu_op", "ts": 0, "dur": 99, "name": "gemm"}]
+    assert profiling.kernel_durations({"traceEvents": events}) == {"gemm": 11}
+
+
+def test_the_profile_of_a_cpu_tells_work_from_waiting():
+    import torch
+
+    matrix = torch.ones(256, 256)
+
+    def measure(steps):
+        for _ in range(steps):
+            torch.mm(matrix, matrix)
+            time.sleep(0.01)
+        return 0.0
+
+    busy_pct, groups = profiling.of_cpu(measure, steps=10)
+    assert 0 < busy_pct < 60
+    assert next(iter(groups)) == "matmul"
+    assert sum(groups.values()) == pytest.approx(100)
 
 
 @pytest.mark.gpu

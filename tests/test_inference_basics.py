@@ -1,0 +1,181 @@
+"""What chapter 1 measures with: cases of steps, static batches, narrow models and what vLLM allocates for them."""
+
+import argparse
+
+import pytest
+
+from common import estimator, hardware, lengths, models
+from common.chapters import ROOT, load
+from common.problems import Problem
+from common.run import Run
+
+FOLDER = ROOT / "1.inference_basics"
+
+
+@pytest.fixture(scope="module")
+def step_times():
+    return load(FOLDER / "step_times.py")
+
+
+@pytest.fixture(scope="module")
+def static_batches():
+    return load(FOLDER / "static_batches.py")
+
+
+@pytest.fixture(scope="module")
+def kv_allocation():
+    return load(FOLDER / "kv_allocation.py")
+
+
+class SilentScreen:
+    def __getattr__(self, name):
+        return lambda *_, **__: None
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function: a Run of course-lm with these options, without a screen."""
+
+    def build(machine=None, model="course-lm", smoke=False, **options) -> Run:
+        given = argparse.Namespace(**{"smoke": smoke, "prompts": None, "batches": None, "trace": None} | options)
+        screen = SilentScreen()
+        machine = machine or hardware.machine()
+        return Run(given, machine, models.resolve(model), screen, screen, tmp_path, lambda name: [])
+
+    return build
+
+
+# ---------------------------------------------------------------------------------------------------------- steps
+
+
+def test_where_a_step_takes_twice_as_long(step_times):
+    points = [(1, 4.0), (8, 4.0), (32, 6.0), (128, 18.0)]
+    assert step_times.doubling(points) == pytest.approx(32 + 96 * 2 / 12)
+    assert step_times.doubling(points[:3]) is None
+    assert step_times.doubling([(1, 4.0), (2, 8.0), (4, 16.0)]) == 2
+
+
+def test_the_work_of_a_step_by_hand(step_times):
+    config = models.resolve("course-lm").config
+    prefill = step_times.Case("prefill", 1, 100, budget=2048)
+    assert prefill.work(config, "bfloat16") == (
+        estimator.step_bytes(config, 0),
+        estimator.step_flop(config, 100, 5000, sampled_tokens=1),
+    )
+    decode = step_times.Case("decode", 4, 512, budget=1024, steps=32)
+    assert decode.skipped == 2 + step_times.MARGIN
+    assert decode.cached_tokens == 4 * (512 + (decode.skipped + 32) / 2)
+    assert decode.work(config, "bfloat16") == (
+        estimator.step_bytes(config, decode.cached_tokens),
+        estimator.step_flop(config, 4, decode.cached_tokens, sampled_tokens=4),
+    )
+
+
+class FakeEngine:
+    """Steps as vLLM's: as much of the prompts as the budget has room for, and a token for each other request.
+
+    Its clock moves on by 1 s for each prompt, or part of one, and by 10 ms for each request that decodes.
+    """
+
+    def __init__(self, budget: int):
+        self.llm_engine, self.budget, self.now, self.requests = self, budget, 0.0, []
+
+    def add_request(self, name, prompt, sampling):
+        self.requests.append([len(prompt["prompt_token_ids"]), sampling.max_tokens])
+
+    def has_unfinished_requests(self):
+        return any(left for _, left in self.requests)
+
+    def step(self):
+        room = self.budget
+        for request in self.requests:
+            prompt, left = request
+            if prompt:
+                chunk = min(prompt, room)
+                room -= chunk
+                request[:] = prompt - chunk, left - (chunk == prompt)
+                self.now += chunk > 0
+            elif left:
+                room -= 1
+                request[1] -= 1
+                self.now += 0.01
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_a_decode_step_is_one_in_which_all_decode(step_times, monkeypatch, batch):
+    engine = FakeEngine(budget=1024)
+    monkeypatch.setattr(step_times.time, "perf_counter", lambda: engine.now)
+    case = step_times.Case("decode", batch, 128, budget=1024, steps=16)
+    assert case.seconds(engine) == pytest.approx(0.01 * batch)
+    assert not engine.has_unfinished_requests()
+
+
+def test_a_prefill_ends_with_its_first_token(step_times, monkeypatch):
+    engine = FakeEngine(budget=512)
+    monkeypatch.setattr(step_times.time, "perf_counter", lambda: engine.now)
+    assert step_times.Case("prefill", 1, 512, budget=512).seconds(engine) == pytest.approx(1.0)
+
+
+def test_cases_are_checked_before_anything_is_loaded(step_times, run, machine_with):
+    standard = step_times.choose(run())
+    assert {1, 64} <= {case.batch for case in standard if case.name == "decode"}
+    assert max(case.input_tokens for case in standard) == 2047
+    h100 = step_times.choose(run(machine_with("NVIDIA H100 80GB HBM3"), model="shape:qwen2.5-7b"))
+    assert max(case.input_tokens for case in h100) == 8191
+    assert max(case.batch for case in h100) == 512
+    assert [case.batch for case in step_times.choose(run(batches=[8])) if case.name == "decode"] == [1, 8]
+    with pytest.raises(Problem, match=r"5,000 tokens.*2,048"):
+        step_times.choose(run(prompts=[64, 5000]))
+    with pytest.raises(Problem, match="some would wait"):
+        step_times.choose(run(batches=[1000]))
+
+
+# ------------------------------------------------------------------------------------------------- static batches
+
+
+def test_waste_of_static_batches_by_hand(static_batches):
+    requests = [lengths.Lengths(*pair) for pair in ((10, 5), (30, 2), (20, 11), (20, 1))]
+    work = static_batches.predicted(requests, 2)
+    assert (work.prompt_slots, work.prompt_tokens) == (2 * 30 + 2 * 20, 80)
+    assert (work.decode_slots, work.decode_tokens) == (2 * 4 + 2 * 10, 4 + 1 + 10 + 0)
+    assert work.padding_pct == pytest.approx(20)
+    assert work.idle_pct == pytest.approx((1 - 15 / 28) * 100)
+    alone = static_batches.predicted(requests, 1)
+    assert (alone.padding_pct, alone.idle_pct) == (0, 0)
+    by_length = static_batches.predicted(requests, 2, static_batches.ORDERS["prompt length"], together=4)
+    assert by_length.prompt_slots == 2 * 20 + 2 * 30
+
+
+def test_a_run_computes_what_was_predicted(static_batches):
+    requests = lengths.sample(7, seed=3, limit=60, scale=0.03)
+    network, _ = models.transformers_model(models.resolve("course-lm"), hardware.machine())
+    work = static_batches.measured(network, requests, 3)
+    wanted = static_batches.predicted(requests, 3)
+    assert (work.prompt_slots, work.decode_slots) == (wanted.prompt_slots, wanted.decode_slots)
+    assert work.seconds > 0
+    assert not network._forward_pre_hooks
+
+
+# ------------------------------------------------------------------------------------------------------- KV bytes
+
+
+def test_a_narrow_model_has_the_same_kv_cache(kv_allocation):
+    assert len(kv_allocation.SHOWN) >= 8
+    for name, config in kv_allocation.SHOWN.items():
+        small = kv_allocation.narrow(config)
+        assert estimator.kv_bytes_per_token(small) == estimator.kv_bytes_per_token(config), name
+        assert small["num_hidden_layers"] == config["num_hidden_layers"]
+    kinds = {kv_allocation.attention_of(config) for config in kv_allocation.SHOWN.values()}
+    assert kinds == {"MHA", "GQA", "MQA", "MLA", "GQA, shared"}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("shape", ["llama-3-8b", "deepseek-v2-lite"])
+def test_vllm_allocates_what_was_predicted(kv_allocation, run, shape):
+    config = kv_allocation.SHOWN[shape]
+    try:
+        with kv_allocation.engines_in_this_process():
+            allocated = kv_allocation.bytes_per_token(run(), shape, config)
+    finally:
+        models.close_engine()
+    assert allocated == estimator.kv_bytes_per_token(config)

@@ -1,0 +1,512 @@
+"""Chapter 4: what its demo measures with, and the schedulers of its exercises against the engine, step by step.
+
+`python tests/test_workflow.py` records once more what the engine does, for the checks of the exercises.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from PIL import Image
+
+from common import hardware, models, segments, timeline_table, trace
+from common.chapters import ROOT, load
+from common.figures import Figure
+from common.lengths import Lengths
+from common.problems import Problem
+
+FOLDER = ROOT / "4.workflow"
+RUNS = ROOT / "tests" / "checks_4_workflow" / "engine_runs.json"
+load(FOLDER / "demo.py")  # which imports its neighbours by their plain names
+contests, driving, request_mixes, stages, traced_engines, transformers_batching = (
+    sys.modules[name]
+    for name in ("contests", "drive", "request_mixes", "stages", "traced_engines", "transformers_batching")
+)
+Request = request_mixes.Request
+
+# The engine of these tests: small limits, so that small loads meet them.
+SLOTS, BUDGET, BLOCK = 8, 256, 32
+ENGINE = {
+    "max_num_seqs": SLOTS,
+    "max_num_batched_tokens": BUDGET,
+    "block_size": BLOCK,
+    "scheduling_policy": "priority",
+    "async_scheduling": False,  # with it a place is free one step later
+}
+
+
+def start(file: Path) -> object:
+    with trace.recording(file), traced_engines.core_in_this_process(True):
+        return models.engine(
+            models.resolve("course-lm"), hardware.machine(), scheduler_cls=trace.SCHEDULER, **ENGINE
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """A traced engine within this process."""
+    file = tmp_path_factory.mktemp("workflow") / "engine.jsonl"
+    yield traced_engines.TracedEngine(start(file), file, is_new=True)
+    models.close_engine()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """As much of a Run as the contestants ask for."""
+    return SimpleNamespace(
+        repeats=3, logs=tmp_path, steps=[], count=lambda tokens: tokens, step=lambda text: None,
+        machine=hardware.machine(), model=models.resolve("course-lm"),
+    )  # fmt: skip
+
+
+def equal(count: int, prompt: int, answer: int, kind: str = "equal") -> list[Request]:
+    return request_mixes.of_lengths([Lengths(prompt, answer)] * count, kind)
+
+
+# -------------------------------------------------------------------------------- the exercises' schedulers
+
+
+def asked_of_the_engine() -> dict[str, tuple[str, list[tuple[int, int, int]]]]:
+    """name: (scheduler, [(arrival in steps, prompt tokens, output tokens)])."""
+    burst = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(24, 0.1, seed=1)]
+    long = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(12, 0.4, seed=2)]
+    spread = [(7 * place, 20 + 90 * (place % 4), 5 + 11 * (place % 5)) for place in range(20)]
+    late = [*spread[:6], *((300 + arrival, prompt, answer) for arrival, prompt, answer in spread[6:12])]
+    return {
+        "short requests at once": ("continuous", burst),
+        "prompts longer than the budget": ("continuous", long),
+        "one after the other": ("continuous", spread),
+        "with a pause": ("continuous", late),
+        "static batches": ("static", burst),
+        "static batches of long prompts": ("static", long),
+        "shortest job first": ("shortest_job_first", burst),
+        "shortest job first, one after the other": ("shortest_job_first", spread),
+    }
+
+
+def engine_steps(llm, file: Path, scheduler: str, requests: list[tuple[int, int, int]]) -> list[int]:
+    """Drive the engine with arrivals counted in steps; the tokens of each of its steps, by its own trace."""
+    from vllm import SamplingParams
+
+    engine, start_s, now = llm.llm_engine, time.monotonic(), 0
+    coming = sorted(enumerate(requests), key=lambda request: request[1][0])
+    while coming or engine.has_unfinished_requests():
+        arrived = [request for request in coming if request[1][0] <= now]
+        if scheduler == "static":
+            arrived = [] if engine.has_unfinished_requests() else arrived[:SLOTS]
+        for place, (_, prompt, answer) in arrived:
+            tokens = {"prompt_token_ids": list(request_mixes.random_ids(prompt))}
+            sampling = SamplingParams(temperature=0.0, max_tokens=answer, ignore_eos=True)
+            priority = answer if scheduler == "shortest_job_first" else 0
+            engine.add_request(str(place), tokens, sampling, time.time(), priority=priority)
+        coming = [request for request in coming if request not in arrived]
+        if engine.has_unfinished_requests():
+            engine.step()
+            now += 1
+        else:
+            now = coming[0][1][0]
+    steps = trace.read(file).between(start_s, time.monotonic()).steps
+    assert not any(sum(step.num_cached_tokens.values()) for step in steps)
+    return [sum(step.num_scheduled_tokens.values()) for step in steps]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", asked_of_the_engine())
+def test_our_schedulers_do_what_the_engine_does(traced, name):
+    scheduler, requests = asked_of_the_engine()[name]
+    did = engine_steps(traced.llm, traced.file, scheduler, requests)
+    solutions = load(FOLDER / "solutions.py")
+    limits, in_steps = solutions.Limits(SLOTS, BUDGET), solutions.Cost(step_s=1.0)
+    schedule = getattr(solutions, scheduler)([solutions.Request(*r) for r in requests], limits, in_steps)
+    modelled = [sum(step.num_scheduled_tokens.values()) for step in schedule.steps]
+    assert modelled == did
+    assert json.loads(RUNS.read_text())["runs"][name]["tokens"] == did, "what the checks hold is out of date"
+
+
+def test_the_recorded_runs_are_those_asked_for():
+    runs = json.loads(RUNS.read_text())
+    assert (runs["max_num_seqs"], runs["max_num_batched_tokens"]) == (SLOTS, BUDGET)
+    recorded = {name: (run["scheduler"], [tuple(r) for r in run["requests"]]) for name, run in runs["runs"].items()}
+    assert recorded == asked_of_the_engine()
+
+
+# (what our solution says, what a wrong one says, words of the message)
+MISTAKES = (
+    ("token_s[place].append(now)", "token_s[place].append(start)", "tokens come when their step starts"),
+    ("cost.seconds(sum(scheduled.values()))", "cost.seconds(0)", "the time for each token is missing"),
+    ("cost.seconds(sum(scheduled.values()))", "cost.seconds(len(scheduled))", "as its requests are many"),
+    ("min(left, max(1,", "min(10**9, max(1,", "a prompt that does not fit a step is computed at once"),
+    ("if computed[place] >= requests[place].prompt_tokens:", "if True:", "is not the last of its prompt gives a token"),
+    ("len(running) < limits.max_num_seqs and", "", "max_num_seqs is no limit"),
+    ("requests[coming[0]].arrival_s <= now", "requests[coming[0]].arrival_s < now", "has to wait for the step after"),
+    ("requests[coming[0]].arrival_s <= now", "coming", "the order of the list is taken|runs before it has arrived"),
+    ("            now = requests[coming[0]].arrival_s\n", "            now += 1\n", "time passes in whole steps"),
+    (", joins=False)", ")", "the third joins"),
+    ("not joins and not running", "False", "index out of range|IndexError"),
+    ("(requests[place].output_tokens, requests[place].arrival_s, place)", "(0,)", "first come first served"),
+    ("(requests[place].output_tokens,", "(-requests[place].output_tokens,", "the longest goes first"),
+    ("- requests[place].arrival_s for", "for", "the time counts from 0"),
+    ("percentile(gaps or [0.0], 99)", "max(gaps or [0.0])", "the largest is taken"),
+    ("percentile(gaps or [0.0], 99)", "percentile(gaps or [0.0], 0.99)", "percentile gets 0.99"),
+    ("gaps or [0.0]", "gaps", "ValueError in latencies"),
+    ("seen.itl_p99_s <= slo.itl_p99_s", "True", "the gaps are not looked at"),
+    ("seen.ttft_p99_s <= slo.ttft_p99_s and", "", "the time to first token is not looked at"),
+    ("seen.itl_p99_s <= slo", "seen.itl_p99_s < slo", "equal to its limit is too long"),
+    ("end_s < soonest", "best is None", "the first that meets the SLO is taken"),
+    ("end_s < soonest", "end_s <= soonest", "the last of them is taken"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """What each mistake leads to, as futures: a run is mostly waiting, so they go on side by side."""
+    text = (FOLDER / "solutions.py").read_text()
+
+    def outcome(right: str, wrong: str) -> tuple[int, str]:
+        assert right in text
+        file = tmp_path_factory.mktemp("mistake") / "mine.py"
+        file.write_text(text.replace(right, wrong))
+        command = [sys.executable, "-m", "common.check", "4", "--file", str(file)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+        return ended.returncode, " ".join((ended.stdout + ended.stderr).split())
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {mistake: pool.submit(outcome, *mistake[:2]) for mistake in MISTAKES}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake[2][:40])
+def test_a_mistake_is_told_in_words(mistaken, mistake):
+    status, printed = mistaken[mistake].result()
+    assert status == 1 and "Traceback" not in printed, printed
+    assert re.search(mistake[2], printed), printed
+
+
+# -------------------------------------------------------------------------------------------- request mixes
+
+
+def test_no_two_prompts_are_equal_and_fresh_ones_keep_all_else():
+    requests = request_mixes.of_lengths(request_mixes.chat(50, 0.125), "chat")
+    again = request_mixes.fresh(requests)
+    assert len({request.prompt for request in requests + again}) == 100
+    for one, other in zip(requests, again, strict=True):
+        assert len(one.prompt) == len(other.prompt) and one.output_tokens == other.output_tokens
+
+
+def test_mixes_have_the_lengths_that_they_say():
+    size = Lengths(95, 30)
+    drawn = request_mixes.exponential(4000, size)
+    assert {draw.input_tokens for draw in drawn} == {95}
+    answers = [draw.output_tokens for draw in drawn]
+    assert min(answers) >= 1 and max(answers) == 120  # cut at four times the mean
+    assert 28 < statistics.mean(answers) < 31 and 24 < statistics.stdev(answers) < 31
+    assert request_mixes.mean(request_mixes.constant(7, size)) == size
+    assert all(s.input_tokens + s.output_tokens <= 256 for s in request_mixes.chat(500, 0.125))
+
+
+def test_poisson_arrivals():
+    times = request_mixes.poisson(50, 100)
+    assert times == sorted(times) and 0 < times[0] and times[-1] < 100
+    assert 4700 < len(times) < 5300
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert abs(statistics.stdev(gaps) / statistics.mean(gaps) - 1) < 0.1  # as only an exponential distribution has it
+    with pytest.raises(Problem, match="No request ever comes"):
+        request_mixes.poisson(0, 10)
+
+
+def test_steps_from_lengths_alone():
+    assert stages.end_steps([3, 1, 2, 4], 2) == [3, 1, 3, 7]
+    assert stages.batch_steps([3, 1, 2, 4, 5], 2) == 3 + 4 + 5
+    solutions = load(FOLDER / "solutions.py")  # the same in a model that knows of prompts, of one token each
+    answers = [size.output_tokens for size in request_mixes.chat(40, 0.125)]
+    requests = [solutions.Request(0.0, 1, answer) for answer in answers]
+    schedule = solutions.continuous(requests, solutions.Limits(8, 8), solutions.Cost(1.0))
+    assert [schedule.token_s[place][-1] for place in range(40)] == stages.end_steps(answers, 8)
+
+
+# ------------------------------------------------------------------------------- driving an engine, and its trace
+
+
+@pytest.mark.parametrize(
+    "requests,words",
+    [
+        ([], "no requests"),
+        ([Request("a", (1,), 1), Request("a", (2,), 1)], "the same name"),
+        ([Request("a", tuple(range(90)), 11)], "a has 90 tokens in and 11 out; the engine holds 100"),
+        ([Request("a", (), 5)], "has no prompt"),
+        ([Request("a", (1,), 0)], "asks for no token"),
+    ],
+)
+def test_requests_that_can_not_be_served(requests, words):
+    driving.check([Request("b", tuple(range(90)), 10)], 100)
+    with pytest.raises(Problem, match=words):
+        driving.check(requests, 100)
+
+
+@pytest.mark.engine
+def test_drive_answers_each_request_when_it_is_due(traced):
+    requests = [Request(str(place), request_mixes.random_ids(30), 5 + place, due_s=0.1 * place) for place in range(4)]
+    served = driving.drive(traced.llm, requests)
+    assert [answer.request for answer in served.answers] == requests
+    for answer in served.answers:
+        stream = answer.stream
+        assert len(stream.token_s) == answer.request.output_tokens
+        assert list(stream.token_s) == sorted(stream.token_s)
+        assert answer.due_s == pytest.approx(served.start_s + answer.request.due_s)
+        assert answer.due_s <= answer.sent_s < stream.token_s[0] <= served.end_s
+    assert served.output_tokens == 5 + 6 + 7 + 8
+    arrivals = [traced.steps_of(served).requests[answer.id].arrival_s for answer in served.answers]
+    assert arrivals == pytest.approx([answer.due_s for answer in served.answers], abs=2e-3)
+
+
+@pytest.mark.engine
+def test_equal_priorities_are_first_come_first_served(traced):
+    """Also for those that are due at once, whose names would sort otherwise."""
+    served = driving.drive(traced.llm, equal(20, 20, 3))
+    trace_of = traced.steps_of(served)
+    admitted = [name for step in trace_of.steps for name in step.num_cached_tokens]
+    assert admitted == [answer.id for answer in served.answers]
+    urgent = [Request(f"r{place}", request_mixes.random_ids(20), 3, priority=-place) for place in range(20)]
+    served = driving.drive(traced.llm, urgent)
+    admitted = [name for step in traced.steps_of(served).steps for name in step.num_cached_tokens]
+    assert admitted == [answer.id for answer in reversed(served.answers)]
+
+
+@pytest.mark.engine
+def test_static_batches_do_not_overlap_and_continuous_ones_leave_no_slot_idle(traced):
+    requests = request_mixes.of_lengths([Lengths(10, answer) for answer in (2, 9) * 12], "mix")
+    static = driving.in_batches(traced.llm, requests, SLOTS)
+    together = [set(step.num_scheduled_tokens) for step in traced.steps_of(static).steps]
+    ids = [answer.id for answer in static.answers]
+    for batch in (set(ids[first : first + SLOTS]) for first in range(0, 24, SLOTS)):
+        assert all(not step & batch or step <= batch for step in together)
+    assert len(together) == stages.batch_steps([2, 9] * 12, SLOTS)
+    assert stages.idle_slots_pct(traced.steps_of(static), SLOTS) == pytest.approx((1 - 132 / (27 * SLOTS)) * 100)
+    assert {answer.due_s for answer in static.answers} == {static.start_s}
+    continuous = driving.drive(traced.llm, request_mixes.fresh(requests))
+    steps = traced.steps_of(continuous).steps
+    assert len(steps) == max(stages.end_steps([2, 9] * 12, SLOTS)) < len(together)
+
+
+@pytest.mark.engine
+def test_the_stages_of_a_request_add_up(traced):
+    others = request_mixes.of_lengths([Lengths(200, 20)] * 6, "other")
+    served = driving.drive(traced.llm, [*others, Request("one", "Where does the time go? " * 40, 12)])
+    rows = {row["stage"]: row for row in stages.stages(traced.steps_of(served), served.answers[-1])}
+    assert rows["sum"]["ms"] == pytest.approx(rows["end to end"]["ms"], rel=0.01)
+    assert rows["sum"]["share_pct"] == pytest.approx(100, abs=1)
+    for stage in ("queue", "prefill", "decode"):  # against vLLM's own clock
+        assert rows[stage]["ms"] == pytest.approx(rows[stage]["vllm_ms"], abs=5)
+    assert rows["queue"]["ms"] > 5, "five prompts of 200 tokens go before it"
+    prompt = len(traced.llm.get_tokenizer().encode("Where does the time go? " * 40))
+    assert rows["prefill"]["tokens"] == prompt and rows["prefill"]["steps"] >= 1
+    assert rows["decode"]["steps"] == rows["decode"]["tokens"] == 11
+    assert rows["decode"]["blocks"] == -(-(prompt + 11) // BLOCK)
+
+
+@pytest.mark.engine
+def test_limits_can_be_changed_while_the_engine_runs(traced, run):
+    requests = [*equal(3, 10, 20, "short"), *equal(1, 240, 2, "long")]
+    small = contests.budgets(run, traced, requests, 64, chunked=True)
+    large = contests.budgets(run, traced, requests, BUDGET, chunked=True)
+    whole = contests.budgets(run, traced, requests, BUDGET, chunked=False)
+    assert small["most_tokens"] == 64
+    assert large["most_tokens"] == BUDGET  # 30 of the short prompts and the first 226 of the long one
+    assert whole["most_tokens"] == 243, "unchunked, the long prompt waits for the short ones' first step"
+    assert traced.scheduler.max_num_scheduled_tokens == BUDGET, "and back"
+    assert traced.scheduler.scheduler_config.enable_chunked_prefill
+
+
+@pytest.mark.engine
+def test_a_cache_that_is_too_small(traced, run):
+    requests = equal(SLOTS, 40, 60)  # two blocks each at first, four in the end
+    enough = contests.caches(run, traced, requests, 4 * SLOTS, SLOTS)
+    half = contests.caches(run, traced, requests, 2 * SLOTS, SLOTS)
+    fewer = contests.caches(run, traced, requests, 2 * SLOTS, SLOTS // 2)
+    assert enough["preempted"] == enough["recomputed_tokens"] == fewer["preempted"] == 0
+    assert fewer["most_running"] == SLOTS // 2
+    assert half["preempted"] >= SLOTS // 2
+    # Each of them had at least its prompt, of which whole blocks may still be in the prefix cache.
+    assert half["recomputed_tokens"] >= half["preempted"] * (40 - BLOCK)
+    pool = traced.scheduler.kv_cache_manager.block_pool
+    assert pool.get_num_free_blocks() == pool.num_gpu_blocks - 1, "all blocks are back"
+    for blocks in (3, 10**6):
+        with pytest.raises(Problem, match=f"{blocks} blocks"):
+            contests.caches(run, traced, requests, blocks, SLOTS)
+    assert pool.get_num_free_blocks() == pool.num_gpu_blocks - 1
+
+
+@pytest.mark.engine
+def test_recomputed_tokens_are_those_that_were_scheduled_twice(traced):
+    """Without a prefix cache each token is scheduled once more for each time it is recomputed."""
+    requests = [Request(str(place), request_mixes.random_ids(40), 60, use_prefix_cache=False) for place in range(SLOTS)]
+    with traced_engines.small_cache(traced.scheduler, 2 * SLOTS, 99):
+        served = driving.drive(traced.llm, requests)
+    steps = traced.steps_of(served)
+    scheduled = sum(sum(step.num_scheduled_tokens.values()) for step in steps.steps)
+    assert stages.recomputed_tokens(steps) == scheduled - SLOTS * 99 > 0
+
+
+@pytest.mark.engine
+def test_hit_rate_is_whole_blocks_of_the_shared_part(traced, run):
+    found = contests.prefixes(run, traced, 3 * BLOCK + 7, Lengths(20, 2), count=4, cached=True)
+    assert found["hit_rate_pct"] == pytest.approx(3 / 4 * 3 * BLOCK / (3 * BLOCK + 27) * 100)
+    assert contests.prefixes(run, traced, 3 * BLOCK + 7, Lengths(20, 2), 4, cached=False)["hit_rate_pct"] == 0
+    table = contests.prefix_table({(103, True): found, (103, False): found}, 20)
+    assert list(table.x_ttft) == [1.0] and list(table.prompt_tokens) == [123]
+
+
+@pytest.mark.engine
+def test_orders_and_classes(traced, run):
+    requests = [*equal(16, 10, 30, "batch"), *equal(8, 10, 3, "interactive")]
+    found = {name: contests.orders(run, traced, requests, order) for name, order in contests.ORDERS.items()}
+    table = contests.policy_table(
+        {name: figures | {"spread_pct": 0.0} for name, figures in found.items()}, "first come first served"
+    )
+    x_first = table.set_index(["policy", "kind"]).x_first
+    assert (x_first["first come first served"] == 1).all()
+    assert x_first["interactive first", "interactive"] < 0.5, "it waited for two batches of eight, and now for none"
+    assert x_first["shortest answer first", "all"] < 0.95
+    loads = {"batch": equal(4, 10, 12, "batch"), "chat": equal(2, 10, 4, "chat")}
+    figures = contests.classes(run, traced, loads, {"batch": 1}, budget=64)
+    assert {"output_tok_s batch", "ttft_p99_ms chat", "itl_max_ms chat", "seconds"} <= figures.keys()
+    assert traced.scheduler.max_num_scheduled_tokens == BUDGET
+
+
+# ----------------------------------------------------------------------------------- tables, pictures, children
+
+
+def test_in_turn_takes_turns_and_medians(run):
+    calls = []
+
+    def contestant(name, values):
+        def turn():
+            calls.append(name)
+            return {"rate": values[calls.count(name) - 1], "missing": None}
+
+        return turn
+
+    found = contests.in_turn(run, {"a": contestant("a", [1, 2, 9]), ("b", 1): contestant("b", [4, 4, 5])})
+    assert calls == ["a", "b"] * 3
+    assert found["a"] == {"rate": 2, "missing": None, "spread_pct": 400.0}
+    assert found["b", 1]["rate"] == 4 and found["b", 1]["spread_pct"] == 25.0
+
+
+def test_the_batching_table_keeps_a_cell_that_failed():
+    cells = {
+        ("chat", "transformers_static"): {"output_tok_s": 100.0},
+        ("chat", "transformers_continuous"): {"error": "not finished after 5 s"},
+        ("chat", "vllm_static"): {"output_tok_s": 300.0, "idle_slots_pct": 60.0},
+        ("chat", "vllm_continuous"): {"output_tok_s": 600.0},
+        ("constant", "vllm_static"): {"output_tok_s": 500.0},
+    }
+    table = contests.batching_table(cells, ["constant", "chat"]).set_index(["mix", "batching"])
+    assert list(table.index)[0] == ("constant", "vllm_static")
+    chat = table.loc["chat"]
+    assert chat.error["transformers_continuous"] == "not finished after 5 s"
+    assert chat.output_tok_s.isna()["transformers_continuous"]
+    assert chat.x_static["vllm_continuous"] == 2.0 and chat.x_theirs["vllm_continuous"] == 6.0
+    assert table.x_theirs.isna()["constant", "vllm_static"]
+
+
+@pytest.mark.engine
+def test_transformers_is_measured_apart_and_what_hangs_is_ended(run):
+    mixes = {"small": [Lengths(12, 6), Lengths(5, 3), Lengths(8, 4)]}
+    run.repeats = 1
+    cells = transformers_batching.apart(run, mixes, batch=2, limit_s=100)
+    assert cells.keys() == {("small", "transformers_static"), ("small", "transformers_continuous")}
+    for cell in cells.values():
+        assert "error" not in cell and cell["output_tok_s"] > 0, cell
+        assert 0 < cell["mean_s"] <= cell["p99_s"]
+    cells = transformers_batching.apart(run, mixes, batch=2, limit_s=0.5)
+    assert {cell["error"] for cell in cells.values()} == {"not finished after 0 s"}
+    run.model = SimpleNamespace(name="no-such-model")
+    cells = transformers_batching.apart(run, mixes, batch=2, limit_s=60)
+    assert all(re.search(r"ended with status 1; see .*transformers.log", cell["error"]) for cell in cells.values())
+    left = [p for p in psutil.Process().children(recursive=True) if "transformers_batching.py" in str(p.cmdline())]
+    assert not left
+
+
+@pytest.fixture
+def mixed(traced):
+    """(trace, names, settings) of a load with waiting, chunks and preemptions."""
+    requests = request_mixes.of_lengths([Lengths(100, 30), Lengths(300, 8)] * 5, "r")
+    requests = [
+        Request(f"r{place}", request.prompt, request.output_tokens, due_s=0.01 * place, use_prefix_cache=False)
+        for place, request in enumerate(requests)
+    ]
+    with traced_engines.small_cache(traced.scheduler, 26, 320):
+        served = driving.drive(traced.llm, requests)
+    found = traced.steps_of(served)
+    assert stages.preemptions(found) > 0
+    settings = {"block_size": BLOCK, "num_blocks": 26, "max_num_batched_tokens": BUDGET, "max_num_seqs": SLOTS}
+    return found, {answer.id: answer.request.name for answer in served.answers}, settings
+
+
+@pytest.mark.engine
+def test_a_timeline_from_its_table_is_that_of_the_trace(mixed):
+    found, names, settings = mixed
+    rows = timeline_table.table(found, names)
+    assert sum(row["steps"] for row in rows) == len(found.steps) > len(rows)
+    again = timeline_table.trace_of(json.loads(json.dumps(rows)), settings)
+    for step, drawn in zip(found.steps, again.steps, strict=True):
+        assert drawn.num_scheduled_tokens == {names[name]: n for name, n in step.num_scheduled_tokens.items()}
+        assert set(drawn.prefill) == {names[name] for name in step.prefill}
+        assert set(drawn.preempted) == {names[name] for name in step.preempted}
+        assert set(drawn.resumed) == {names[name] for name in step.resumed}
+
+    def computing(of, called) -> list[tuple]:
+        return sorted(
+            (called(s.request), s.kind, s.first_step, s.last_step, s.num_tokens)
+            for s in segments.segments(of)
+            if s.kind != "waiting"
+        )
+
+    first = found.steps[0].number
+    wanted = [(r, k, a - first, b - first, n) for r, k, a, b, n in computing(found, names.get)]
+    assert computing(again, str) == wanted
+    assert {"prefill", "recompute", "decode"} == {kind for _, kind, *_ in wanted}
+    length_s = found.steps[-1].end_s - found.steps[0].began_s
+    assert again.steps[-1].end_s == pytest.approx(length_s, rel=0.02)
+
+
+@pytest.mark.engine
+def test_the_timeline_figure_is_drawn_from_rows(mixed, tmp_path):
+    found, names, settings = mixed
+    figure = Figure(name="timeline", experiment="timeline", kind="timeline", title="A mix")
+    record = {
+        "rows": timeline_table.table(found, names), "settings": settings, "hardware": {"name": "A CPU"},
+        "model": {"weights": "0123456789abcdef"}, "date": "2026-11-21 05:00 UTC",
+    }  # fmt: skip
+    figure.draw(tmp_path, "cpu", record)
+    file = figure.file(tmp_path, "cpu")
+    assert figure.is_current(tmp_path, "cpu", record) and file.stat().st_size < 80_000
+    with Image.open(file) as picture:
+        assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 20)) > 5
+    before = file.read_bytes()
+    figure.draw(tmp_path, "cpu", record)
+    assert file.read_bytes() == before
+    record["rows"][0]["prefill"] = record["rows"][0]["prefill"].replace(" 1", " 2")
+    assert not figure.is_current(tmp_path, "cpu", record)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    file = Path(tempfile.mkdtemp()) / "engine.jsonl"
+    recording = start(file)
+    runs = {
+        name: {"scheduler": how, "requests": requests, "tokens": engine_steps(recording, file, how, requests)}
+        for name, (how, requests) in asked_of_the_engine().items()
+    }
+    text = json.dumps({"max_num_seqs": SLOTS, "max_num_batched_tokens": BUDGET, "runs": runs})
+    RUNS.write_text(text.replace('}, "', '},\n"') + "\n")
+    models.close_engine()
