@@ -7,10 +7,12 @@ model with 671 billion parameters can be had on any machine, tensor by tensor as
 
 import json
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common import estimator, models
+from common.problems import first_line
 from common.run import Run
 from common.shapes import KV_SHAPES, SHAPES
 
@@ -62,25 +64,28 @@ def _allocated_bytes(worker) -> int:
     return sum(pieces.values())
 
 
-def bytes_per_token(run: Run, shape: str, config: dict) -> int | float:
-    """Bytes of KV cache that vLLM allocated for a shape, over the tokens that it says fit in them; int if it is one."""
+def bytes_per_token(run: Run, shape: str, config: dict) -> tuple[int | float | None, str]:
+    """(bytes of KV cache that vLLM allocated for a shape, over the tokens that it says fit in them; how it was found).
+
+    None, and the error, where this machine could not start the engine: the other shapes are still worth seeing.
+    """
     folder = run.logs / "shapes" / shape
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(narrow(config)))
     options: dict[str, object] = {"max_model_len": 256, "max_num_batched_tokens": 256, "max_num_seqs": 4}
+    options |= {"gpu_memory_utilization": 0.3, "kv_cache_memory_bytes": KV_BYTES, "enforce_eager": True}
     if "sliding_window" in config:
         # vLLM would let layers with a window share memory by turns. Then a token has no fixed number of bytes.
         options["disable_hybrid_kv_cache_manager"] = True
-    llm = run.engine(
-        models.Model(shape, str(folder), "random"),
-        tokenizer=str(models.COURSE_LM),
-        enforce_eager=True,
-        kv_cache_memory_bytes=KV_BYTES,
-        **options,
-    )
+    try:
+        llm = run.engine(models.Model(shape, str(folder), "random"), tokenizer=str(models.COURSE_LM), **options)
+    except Exception as error:  # whatever an engine may raise for a shape that this hardware has no kernel for
+        traceback.print_exception(error)  # stderr is the log
+        return None, first_line(error, 60)
     cache = llm.llm_engine.vllm_config.cache_config
-    quotient, rest = divmod(llm.collective_rpc(_allocated_bytes)[0], cache.num_gpu_blocks * cache.block_size)
-    return quotient if rest == 0 else quotient + rest / (cache.num_gpu_blocks * cache.block_size)
+    tokens = cache.num_gpu_blocks * cache.block_size
+    whole, rest = divmod(llm.collective_rpc(_allocated_bytes)[0], tokens)
+    return whole + rest / tokens if rest else whole, "no windows" if "sliding_window" in config else "engine"
 
 
 def attention_of(config: dict) -> str:
@@ -90,8 +95,3 @@ def attention_of(config: dict) -> str:
         return "MLA"
     kind = "MQA" if kv_heads == 1 else "MHA" if kv_heads == config["num_attention_heads"] else "GQA"
     return f"{kind}, shared" if config.get("num_kv_shared_layers") else kind
-
-
-def how(config: dict) -> str:
-    """How the allocated bytes were found, for the table."""
-    return "no windows" if "sliding_window" in config else "engine"

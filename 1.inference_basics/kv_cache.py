@@ -40,11 +40,7 @@ class Decoder:
     """The model that `config` (a config.json) and `weights` (tensors by their names in the checkpoint) describe."""
 
     def __init__(self, config: dict, weights: Mapping[str, Tensor]):
-        if config["model_type"] not in READABLE:
-            raise Problem(
-                f"kv_cache.py does not know models of type {config['model_type']}.",
-                f"Take one of type {', '.join(READABLE)}, such as --model course-lm.",
-            )
+        check(config)
         self.config, self.weights = config, weights
         self.head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
         rope = config.get("rope_parameters") or config
@@ -115,6 +111,18 @@ class Decoder:
             new = token[None]  # each later pass computes one token: decode
             everything = torch.cat((everything, new))
         return torch.stack(answer).tolist()
+
+
+def check(config: dict) -> None:
+    """Raise Problem for a model that is computed in another way than here."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    stretched = rope.get("rope_type", rope.get("type", "default")) != "default"
+    if config["model_type"] not in READABLE or stretched or config.get("use_sliding_window"):
+        raise Problem(
+            f"kv_cache.py can't compute this model of type {config['model_type']}.",
+            f"Take one of type {', '.join(READABLE)} without a stretched rotary embedding or sliding windows, such as "
+            "--model course-lm.",
+        )
 
 
 def head_dim(config: dict) -> int:

@@ -20,7 +20,6 @@ weights into tensors. paged_attention.py beside it is the whole idea in a hundre
 
 import os
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def engine_options(run) -> dict[str, object]:
     blocks = run.options.kv_blocks or RESERVED * context // size + 1  # the first one vLLM keeps as its null block
     options = {"block_size": size, "num_gpu_blocks_override": blocks, "max_model_len": context}
     if not run.machine.gpus:
-        return options | {"async_scheduling": False}  # said only so that all engines here are the same one
+        return options | {"async_scheduling": False}  # said so that all engines here are the same one
     if fit := models.preflight(run.model, run.machine, blocks * size):
         # What this needs, not nearly all of the GPU; 8 GiB are for CUDA graphs and large steps.
         share = (fit.needed + 8 * GIB) / run.machine.gpus[0].total_bytes
@@ -221,15 +220,14 @@ def processes(run):
         run.setting(**options, ready_s=server.ready_s)
         if before is not None and fit:
             run.measured("GPU memory of the server", (process_tree.gpu_used_bytes() - before) / 1e9)
-    table = pd.DataFrame([*rows, in_process])
     memory_mb = sum(row["memory_mb"] for row in rows)
     run.measured("memory of the server", memory_mb)
     run.show("the way of a request", process_tree.PATH)
     run.reading(
         f"The {len(rows)} processes of the server take {memory_mb:,.0f} MB, the same engine in this one process "
-        f"{table.memory_mb.iloc[-1]:,.0f} MB: each imports PyTorch and vLLM for itself."
+        f"{in_process['memory_mb']:,.0f} MB: each imports PyTorch and vLLM for itself."
     )
-    return table
+    return pd.DataFrame([*rows, in_process])
 
 
 # ---------------------------------------------------------------------------------------- weights, load_time
@@ -250,8 +248,8 @@ def weights(run):
     run.measured("memory of the weights", loading.parameter_bytes / 1e6)
     repacked = sum(loading.shapes[name] != loading.shapes_after[name] for name in loading.shapes)
     run.reading(
-        f"{tensors} tensors become {len(loading.shapes)} parameters; {sum(loading.equal.values())} of them hold just the "
-        f"numbers of the checkpoint, and {repacked} are then repacked for the kernels of this machine."
+        f"{tensors} tensors become {len(loading.shapes)} parameters. {sum(loading.equal.values())} of them hold the "
+        f"same numbers, and {repacked} are then repacked for the kernels of this machine."
     )
     return pd.DataFrame(timed_loading.fused_rows(loading))
 
@@ -262,7 +260,7 @@ def load_time(run):
     course_lm_engine(run)  # what loads needs an engine around it
     large = run.machine.gpus and shutil.disk_usage(tempfile.gettempdir()).free > 20e9
     shape = run.size(full="qwen2.5-7b" if large else "qwen2.5-0.5b", smoke=None)
-    run.setting(repeats=run.repeats, warmups=1)
+    run.setting(repeats=run.repeats, warmups="1, of course-lm")
     folders, rows = {"course_lm": Path(run.model.path)}, []
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as written:
         if shape:
@@ -271,9 +269,9 @@ def load_time(run):
             device = "cuda" if run.machine.gpus else "cpu"
             timed_loading.write_checkpoint(Path(models.resolve(f"shape:{shape}").path), Path(written), device)
         for name, folder in folders.items():
-            disk_s = statistics.median(timed_loading.read_seconds(folder) for _ in range(run.repeats))
             size = f"{timed_loading.weight_bytes(folder) / 1e9:.3g} GB"
-            run.predict(f"reading {name}", disk_s, "s", f"what it takes to read {size} from the disk, front to back")
+            disk_s, because = timed_loading.read_seconds(folder), f"what reading {size} from front to back takes here"
+            run.predict(f"reading {name}", disk_s, "s", because)
             rows += timed_loading.compare_loads(name, folder, models.dtype(run.machine), run.repeats, run.step)
             run.measured(f"reading {name}", rows[-2]["read_s"])
     sentences = [
@@ -308,15 +306,14 @@ def same_answers(run):
     equal, in_half = (table[table.dtype == dtype].same_pct.min() for dtype in ("float32", half))
     run.measured("same answers in float32", equal)
     sentence = (
-        f"All give the same tokens for {equal:.0f} % of the prompts in float32, {in_half:.0f} % or more in {half}"
+        f"All give the same answers to {equal:.0f} % of the prompts in float32, to {in_half:.0f} % or more in {half}."
     )
     if table.largest_lead.notna().any():
         sentence += (
-            f". Where they part the best token led by {table.largest_lead.max():.2g} or less, "
-            f"{table.lead_steps.max():.2g} of the step between two {half} numbers there; the usual lead is "
-            f"{table.usual_lead[0]:.2g}"
+            f" Where they part the best token leads by {table.largest_lead.max():.2g} or less, {table.lead_steps.max():.2g}"
+            f" of the step between two {half} numbers there; usually it leads by {table.usual_lead[0]:.2g}."
         )
-    run.reading(sentence + ".")
+    run.reading(sentence)
     return table
 
 

@@ -1,9 +1,9 @@
 """vLLM's own loader of safetensors files with a clock in it, and a way to write such files for a random model.
 
 Loading has five parts. The model is built: parameters of the engine's shapes, without values. The files are opened and
-their headers parsed, which say where each tensor lies. The pages that it lies on are read. Its values are copied into
-the engine's parameter, which may be larger: q_proj, k_proj and v_proj each become a part of qkv_proj, so that one
-matrix multiplication replaces three. At the end some layers repack what they have for the processor's kernels.
+their headers parsed, which say where each tensor lies. The pages that it lies on are read. Its values are copied into a
+parameter of the engine, or into a part of one: q_proj, k_proj and v_proj become qkv_proj, so that one matrix
+multiplication replaces three. At the end some layers repack what they have for the processor's kernels.
 """
 
 import json
@@ -63,10 +63,10 @@ def load(folder: Path, dtype: str, compare: bool = False) -> Loading:
 
     @contextmanager
     def clock(part: str) -> Iterator[None]:
+        timing.synchronise()  # what the GPU still has to do belongs to the part before
         start = time.perf_counter()
         yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        timing.synchronise()
         loading.seconds[part] += time.perf_counter() - start
 
     class TimedLoader(DefaultModelLoader):
@@ -93,6 +93,7 @@ def load(folder: Path, dtype: str, compare: bool = False) -> Loading:
             loading.parameter_bytes = sum(parameter.nbytes for parameter in model.parameters())
             if compare:
                 _compare(loading, model, dict(super().get_all_weights(model_config, model)))
+            timing.synchronise()
             self.loaded_at = time.perf_counter()
 
     options = {"model": str(folder), "dtype": dtype, "enforce_eager": True, "max_model_len": 256}
@@ -101,8 +102,7 @@ def load(folder: Path, dtype: str, compare: bool = False) -> Loading:
     loader = TimedLoader(config.load_config)
     with set_current_vllm_config(config):
         model = loader.load_model(vllm_config=config, model_config=config.model_config)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    timing.synchronise()
     loading.seconds["post_process_s"] = time.perf_counter() - loader.loaded_at
     loading.shapes_after = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     del model
@@ -133,7 +133,11 @@ def _compare(loading: Loading, model, checkpoint: dict) -> None:
 
 
 def compare_loads(name: str, folder: Path, dtype: str, repeats: int, say: Callable[[str], None]) -> list[dict]:
-    """Two rows, the medians: the checkpoint in `folder` loaded from the disk and from the page cache, in turn."""
+    """Two rows, the medians: the checkpoint in `folder` loaded from the disk and from the page cache, in turn.
+
+    What a first load has to import was imported before by a load of course-lm.
+    """
+    load(models.COURSE_LM, dtype)
     loads: dict[str, list[Loading]] = {"cold": [], "warm": []}
 
     def measure(page_cache: str) -> float:
@@ -143,10 +147,10 @@ def compare_loads(name: str, folder: Path, dtype: str, repeats: int, say: Callab
         loads[page_cache].append(load(folder, dtype))
         return loads[page_cache][-1].total_s
 
-    totals = timing.alternate({kind: lambda kind=kind: measure(kind) for kind in loads}, repeats)
+    totals = timing.alternate({kind: lambda kind=kind: measure(kind) for kind in loads}, repeats, warmups=0)
     rows = []
     for kind, total in totals.items():
-        median = min(loads[kind][1:], key=lambda loading: abs(loading.total_s - total.median))  # the first is a warm-up
+        median = min(loads[kind], key=lambda loading: abs(loading.total_s - total.median))
         row = {"loaded": f"{name}_{kind}", "checkpoint_gb": weight_bytes(folder) / 1e9} | median.seconds
         rows.append(row | {"total_s": total.median, "spread_pct": total.spread_pct})
     return rows

@@ -174,7 +174,7 @@ def chunked_prefill(run):
     run.step("a long prompt and the streams, each alone")
     alone = drive(started.llm, of_lengths([long], "long")).ttft_ms(50)
     decode = drive(started.llm, of_lengths([Lengths(32, 40)] * streams, "short")).itl_ms(50)
-    settings = {f"{budget:,}": (budget, True) for budget in (context // 32, context // 8, context)}
+    settings = {str(budget): (budget, True) for budget in (context // 32, context // 8, context)}
     because = f"a decode step ({decode:.2g} ms) and its share of the long prompt ({alone:.0f} ms), measured alone"
     for name, (budget, _) in settings.items():
         gap = decode + alone * min(1.0, (budget - streams) / long.input_tokens)

@@ -13,7 +13,6 @@ from common.hardware import Machine, nvml_module, reading, visible_handles
 from common.models import Model, dtype, free_memory
 from common.problems import Problem
 
-COUNTED = ("llama", "mistral", "qwen2", "qwen3")  # model types whose bytes and operations the estimator counts
 MIB = 2**20
 AT_LEAST_S = 0.03  # one repeat goes on for this long
 LARGEST_COPY = 1024 * MIB  # beyond any cache, and small enough for every GPU of the course
@@ -141,10 +140,10 @@ def measure(model: Model, machine: Machine, repeats: int = 3) -> Ceilings:
     The size matters on a CPU, where a small model stays in the caches, which are faster than the memory behind. Raises
     Problem for a model of which `estimator` can't count bytes and operations.
     """
-    if model.config.get("model_type") not in COUNTED or "quantization_config" in model.config:
+    if model.config.get("model_type") not in estimator.COUNTED or "quantization_config" in model.config:
         raise Problem(
             f"The bytes and operations of {model.name} can't be counted here.",
-            f"Take a dense model of type {', '.join(COUNTED)}, such as --model course-lm.",
+            f"Take a dense model of type {', '.join(estimator.COUNTED)}, such as --model course-lm.",
         )
     where, precision = device(machine), dtype(machine)
     sizes = (4096, 8192) if machine.gpus else (512, 1024)

@@ -376,10 +376,10 @@ class Session:
 
     def _draw_traces(self) -> None:
         for file in self.traces:
-            title = f"{file.stem}: {self.model.name} on {self.machine.describe()}"
+            title = f"{file.stem}: {self.model.name}, {self.model.weights} weights, {self.machine.describe()}"
             try:
                 picture, zoomable = timeline.draw_beside(file, title)
-                self.screen.say(f"traced: {file}, drawn: {picture.name}, for https://ui.perfetto.dev: {zoomable.name}")
+                self.screen.say(f"traced  {file}\n        {picture}\n        {zoomable}, for https://ui.perfetto.dev")
             except Problem as problem:
                 self.screen.problem(f"{file}: {problem}", problem.meaning, problem.fix)
 

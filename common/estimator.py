@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from common.hardware import GIB
 
+COUNTED = ("llama", "mistral", "qwen2", "qwen3")  # model types whose weights and operations are counted here
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
 
 # Activations, CUDA context and graphs of a model of 0.5 to 7 billion parameters on one GPU: an allowance

@@ -41,7 +41,9 @@ def parts(log: str) -> dict[str, float | None]:
     return times | {"profile_s": engine}
 
 
-def first_token_seconds(model: models.Model, machine: Machine, log: Path, cache: Path, **options) -> dict[str, float | None]:
+def first_token_seconds(
+    model: models.Model, machine: Machine, log: Path, cache: Path, **options
+) -> dict[str, float | None]:
     """Start `vllm serve` with its compile caches in the folder `cache`, ask for one token, stop it.
 
     Returns `parts` and total_s, from the command to the first token.

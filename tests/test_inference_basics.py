@@ -169,13 +169,23 @@ def test_a_narrow_model_has_the_same_kv_cache(kv_allocation):
     assert kinds == {"MHA", "GQA", "MQA", "MLA", "GQA, shared"}
 
 
+def test_a_shape_whose_engine_does_not_start_is_a_row_with_its_reason(kv_allocation, run, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("no kernel for this head size")
+
+    monkeypatch.setattr(models, "engine", refuse)
+    allocated, how = kv_allocation.bytes_per_token(run(), "llama-3-8b", kv_allocation.SHOWN["llama-3-8b"])
+    assert (allocated, how) == (None, "no kernel for this head size")
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("shape", ["llama-3-8b", "deepseek-v2-lite"])
 def test_vllm_allocates_what_was_predicted(kv_allocation, run, shape):
     config = kv_allocation.SHOWN[shape]
     try:
         with kv_allocation.engines_in_this_process():
-            allocated = kv_allocation.bytes_per_token(run(), shape, config)
+            allocated, how = kv_allocation.bytes_per_token(run(), shape, config)
     finally:
         models.close_engine()
+    assert how == "engine"
     assert allocated == estimator.kv_bytes_per_token(config)

@@ -91,6 +91,15 @@ def test_logits_of_other_models_are_those_of_transformers(tiny, kv_cache):
             assert cache.length == end
 
 
-def test_another_architecture_is_a_problem(kv_cache):
-    with pytest.raises(Problem, match="of type mamba"):
-        kv_cache.Decoder({"model_type": "mamba"}, {})
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mamba"},
+        {"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+        {"model_type": "qwen3", "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
+        {"model_type": "qwen2", "use_sliding_window": True},
+    ],
+)
+def test_a_model_that_is_computed_otherwise_is_a_problem(kv_cache, config):
+    with pytest.raises(Problem, match=f"of type {config['model_type']}"):
+        kv_cache.Decoder(config, {})

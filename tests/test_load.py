@@ -231,6 +231,12 @@ def test_a_closed_loop_takes_the_prompts_in_turn(server, clients, target):
 # ------------------------------------------------------------------------------------------------------ open loop
 
 
+def test_lengths_are_taken_in_turn(server, clients, target):
+    result = clients.closed_loop(target(max_tokens=(2, 5, 3)), users=1, seconds=0.0, at_least=4)
+    assert [outcome.output_tokens for outcome in result.outcomes] == [2, 5, 3, 2]
+    assert [body["max_tokens"] for body in server.bodies] == [2, 5, 3, 2]
+
+
 def test_an_open_loop_is_poisson_and_waits_for_no_answer(server, clients, target):
     result = clients.open_loop(target(delay_s=0.7, max_tokens=1), requests=200, requests_per_s=200, seed=1)
     starts = [outcome.start_s for outcome in result.outcomes]
@@ -239,14 +245,26 @@ def test_an_open_loop_is_poisson_and_waits_for_no_answer(server, clients, target
     # The arrivals that were drawn: a mean gap of 5 ms, and a deviation as large as the mean.
     assert (len(starts) - 1) / (starts[-1] - starts[0]) == pytest.approx(200, rel=0.2)
     assert statistics.stdev(gaps) / statistics.mean(gaps) == pytest.approx(1, abs=0.3)
-    draw, clock, drawn = random.Random(1), 0.0, []
-    for _ in range(200):
-        drawn.append(clock)
-        clock += draw.expovariate(200)
+    drawn = load.poisson_arrivals(200, 200, seed=1)
+    drawn = [due - drawn[0] for due in drawn]
     late = [start - starts[0] - offset for start, offset in zip(starts, drawn, strict=True)]
     assert statistics.median(map(abs, late)) < 0.02
     # Answers take 0.7 s: most requests were sent before the first answer.
     assert max(count for _, count in server.arrivals) > 100
+
+
+def test_arrivals_are_poisson_at_just_that_rate():
+    for seed in range(20):
+        arrivals = load.poisson_arrivals(400, 50, seed)
+        assert len(arrivals) == 400 and arrivals == sorted(arrivals)
+        assert 0 <= arrivals[0] and arrivals[-1] < 400 / 50
+        gaps = [b - a for a, b in itertools.pairwise(arrivals)]
+        assert statistics.mean(gaps) == pytest.approx(1 / 50, rel=0.03)
+        assert statistics.stdev(gaps) / statistics.mean(gaps) == pytest.approx(1, abs=0.2)
+        # In a Poisson process the number of arrivals in a second varies as much as its mean; a steady one would not.
+        counts = [sum(second <= due < second + 1 for due in arrivals) for second in range(8)]
+        assert max(counts) > 52
+    assert load.poisson_arrivals(9, 3, seed=1) == load.poisson_arrivals(9, 3, seed=1) != load.poisson_arrivals(9, 3, 2)
 
 
 def test_an_open_loop_is_the_same_for_the_same_seed(server, clients, target):

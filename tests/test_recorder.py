@@ -239,6 +239,20 @@ def test_a_prompt_that_is_streamed_in_parts_is_one_request(tmp_path):
     assert trace.read(file).requests["a"].finish_reason == "abort"
 
 
+def test_preempted_from_outside_and_resumed_in_the_same_step(tmp_path):
+    with trace.recording(tmp_path / "trace.jsonl") as file:
+        stepper = Stepper(asynchronous=False)
+    stepper.add("a", [1] * 40, 20)
+    for _ in range(5):
+        stepper.step()
+    stepper.scheduler.reset_prefix_cache(reset_running_requests=True)
+    stepper.run()
+    found = trace.read(file)
+    assert [step.number for step in found.steps if step.preempted] == [5]
+    again = found.steps[5]
+    assert (again.resumed, again.prefill, again.num_scheduled_tokens) == (("a",), ("a",), {"a": 45})
+
+
 def test_a_full_disk_ends_the_trace_and_not_the_engine(tmp_path, monkeypatch):
     with trace.recording(tmp_path / "trace.jsonl") as file:
         stepper = Stepper(asynchronous=False)

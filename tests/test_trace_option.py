@@ -146,7 +146,8 @@ def test_each_engine_is_drawn_and_named_and_nothing_overwritten(pretending):
     assert (code, statuses) == (1, {"works": "ran", "dies": "failed", "idle": "ran"})
     for name in ("9.fake-works", "9.fake-works-2", "9.fake-dies"):
         file = pretending.traces / f"{name}.jsonl"
-        assert f"traced:{file},drawn:{name}.png,forhttps://ui.perfetto.dev:{name}.json" in shown.replace(" ", "")
+        for made in (file, file.with_suffix(".png"), file.with_suffix(".json")):
+            assert str(made) in shown.replace(" ", "")
         assert len(trace.read(file).steps) == 1
         assert Image.open(file.with_suffix(".png")).format == "PNG"
         assert json.loads(file.with_suffix(".json").read_text())["traceEvents"]

@@ -70,8 +70,9 @@ def test_a_prompt_longer_than_the_budget(exercises):
         "the long prompt takes all of the first two steps; the third has 4 tokens left for the other",
         {
             "a prompt that does not fit a step is computed at once": [{0: 20}, {0: 1, 1: 3}, {1: 1}],
+            "prompts are computed whole, whatever the budget is": [{0: 20, 1: 3}, {0: 1, 1: 1}],
             "each request has the whole budget": [{0: 8, 1: 3}, {0: 8, 1: 1}, {0: 4}, {0: 1}],
-            "a chunk that is not the last of its prompt gives a token": [{0: 8}, {0: 8}],
+            "a chunk that is not the last of its prompt gives a token": [{0: 8}, {0: 8}, {1: 3}, {1: 1}],
         },
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ def tuned(exercises, requests, slo, choices, cost=(0.005, 0.0001)):
         [exercises.Limits(*choice) for choice in choices],
     )
     assert got is None or isinstance(got, exercises.Limits), f"tune should return a Limits or None; yours: {got!r}."
-    return None if got is None else (got.max_num_seqs, got.max_num_batched_tokens)
+    return "None" if got is None else (got.max_num_seqs, got.max_num_batched_tokens)
 
 
 # Eight streams, and a prompt of 2,000 tokens that comes among them; a step costs 5 ms and 0.1 ms a token.
@@ -82,7 +82,7 @@ def test_the_budget_decides(exercises):
     )  # fmt: skip
     expect(
         call + "with gaps of at most 20 ms and a first token within 0.2 s",
-        tuned(exercises, STREAMS, (0.2, 0.020), CHOICES), None,
+        tuned(exercises, STREAMS, (0.2, 0.020), CHOICES), "None",
         "small steps keep the gaps short, but the long prompt then takes 17 of them",
         {"the time to first token is not looked at": (16, 128)},
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_slots_decide(exercises):
         call + "with gaps of at most 30 ms", tuned(exercises, requests, (10, 0.030), choices, cost), (16, 2048),
         "32 decode for 37 ms, 16 for 21 ms, and 8 for 13 ms, but in four turns",
     )  # fmt: skip
-    expect(call + "with gaps of at most 12 ms", tuned(exercises, requests, (10, 0.012), choices, cost), None)
+    expect(call + "with gaps of at most 12 ms", tuned(exercises, requests, (10, 0.012), choices, cost), "None")
 
 
 def test_a_limit_that_is_met_exactly(exercises):
@@ -108,9 +108,9 @@ def test_a_limit_that_is_met_exactly(exercises):
     call = "tune for one request (prompt 4, output 2), steps of 1 s, one choice, "
     expect(
         call + "with an SLO of 1 s for both", tuned(exercises, requests, (1, 1), choices, (1, 0)), (1, 8),
-        "neither is above its limit", {"a latency equal to its limit is too long": None},
+        "neither is above its limit", {"a latency equal to its limit is too long": "None"},
     )  # fmt: skip
-    expect(call + "with 0.99 s for the gaps", tuned(exercises, requests, (1, 0.99), choices, (1, 0)), None)
+    expect(call + "with 0.99 s for the gaps", tuned(exercises, requests, (1, 0.99), choices, (1, 0)), "None")
 
 
 def test_of_equals_the_first(exercises):
@@ -138,6 +138,6 @@ def test_against_trying_all(exercises):
             users = exercises.latencies(asked, schedule)
             if users.ttft_p99_s <= slo[0] and users.itl_p99_s <= slo[1]:
                 ends[choice] = schedule.steps[-1].end_s
-        best = min(ends, key=ends.get) if ends else None
+        best = min(ends, key=ends.get) if ends else "None"
         call = f"tune for ten requests, an SLO of {slo[0]:g} s and {slo[1] * 1e3:g} ms, and {len(choices)} choices,"
         expect(call, got, best, "by your own continuous and latencies")
