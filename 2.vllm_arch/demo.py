@@ -275,7 +275,7 @@ def load_time(run):
             rows += timed_loading.compare_loads(name, folder, models.dtype(run.machine), run.repeats, run.step)
             run.measured(f"reading {name}", rows[-2]["read_s"])
     sentences = [
-        f"{row['loaded']} takes {row['total_s']:.2g} s, and the largest part is {max(timed_loading.PARTS, key=row.get)}"
+        f"{row['loaded']} takes {row['load_s']:.2g} s, and the largest part is {max(timed_loading.PARTS, key=row.get)}"
         for row in rows[-2:]
     ]
     run.reading("; ".join(sentences) + ".")
@@ -310,8 +310,9 @@ def same_answers(run):
     )
     if table.largest_lead.notna().any():
         sentence += (
-            f" Where they part the best token leads by {table.largest_lead.max():.2g} or less, {table.lead_steps.max():.2g}"
-            f" of the step between two {half} numbers there; usually it leads by {table.usual_lead[0]:.2g}."
+            f" Where they part the best token leads by {table.largest_lead.max():.2g} or less, "
+            f"{table.lead_steps.max():.2g} of the step between two {half} numbers there; usually it leads by "
+            f"{table.usual_lead[0]:.2g}."
         )
     run.reading(sentence)
     return table

@@ -152,7 +152,7 @@ def compare_loads(name: str, folder: Path, dtype: str, repeats: int, say: Callab
     for kind, total in totals.items():
         median = min(loads[kind], key=lambda loading: abs(loading.total_s - total.median))
         row = {"loaded": f"{name}_{kind}", "checkpoint_gb": weight_bytes(folder) / 1e9} | median.seconds
-        rows.append(row | {"total_s": total.median, "spread_pct": total.spread_pct})
+        rows.append(row | {"load_s": total.median, "spread_pct": total.spread_pct})
     return rows
 
 

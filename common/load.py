@@ -110,9 +110,9 @@ class Load:
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go and how they look. `prompts` are token ids or texts, taken in turn; so is `max_tokens`, if many.
+    """Where requests go and how they look. `prompts` are token ids or texts, taken in turn; `max_tokens` may be too.
 
-    Equal answers keep the users of a closed loop in step with each other, which is easier on a server than real life.
+    Equal answers keep the users of a closed loop in step with each other, and that is easier on a server than life is.
     """
 
     url: str

@@ -257,7 +257,7 @@ def test_arrivals_are_poisson_at_just_that_rate():
     for seed in range(20):
         arrivals = load.poisson_arrivals(400, 50, seed)
         assert len(arrivals) == 400 and arrivals == sorted(arrivals)
-        assert 0 <= arrivals[0] and arrivals[-1] < 400 / 50
+        assert arrivals[0] >= 0 and arrivals[-1] < 400 / 50
         gaps = [b - a for a, b in itertools.pairwise(arrivals)]
         assert statistics.mean(gaps) == pytest.approx(1 / 50, rel=0.03)
         assert statistics.stdev(gaps) / statistics.mean(gaps) == pytest.approx(1, abs=0.2)
