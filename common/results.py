@@ -20,7 +20,7 @@ from common.problems import Problem, explain
 
 SCHEMA = 1
 PREFERRED = ("h100", "h200", "a100", "cpu")  # which hardware to show first where several were recorded
-COMMON = Path(__file__).parent
+COMMON = Path(__file__).resolve().parent
 PRESENTATION = {"chapter", "columns", "figures", "render", "results", "screen"}  # changes nothing that is measured
 
 # Written by a recording or from it: never what a measurement depends on.
@@ -185,6 +185,7 @@ def source_hash(demo: Path, name: str) -> str:
 
     Those are modules of `common` and other files of the chapter's folder.
     """
+    demo = demo.resolve()  # the modules are hashed in the order of their paths
     tree = ast.parse(demo.read_text())
     defined: dict[str, ast.stmt] = {}
     imported: dict[str, Path] = {}
