@@ -34,7 +34,7 @@ def chrome(trace: Trace, file: Path | str) -> None:
 def events(trace: Trace) -> list[dict]:
     """The events of a trace: names of tracks first, then all else in the order of time, which starts at 0 µs."""
     found = segments(trace)
-    begin = min(segment.began_s for segment in found)
+    begin, final_s = min(segment.began_s for segment in found), last_s(trace)
     track = {name: place for place, name in enumerate(trace.requests, 1)}
 
     def microseconds(seconds: float) -> int:
@@ -74,6 +74,6 @@ def events(trace: Trace) -> list[dict]:
         place = REQUESTS, track[segment.request]
         timed.append(complete(segment.kind, *place, segment.began_s, segment.end_s, **args))
     for name, request in trace.requests.items():
-        if request.end_s is not None and request.end_s <= last_s(trace):
+        if request.end_s is not None and request.end_s <= final_s:
             timed.append(instant(f"ended: {request.finish_reason}", name, request.end_s))
     return names + sorted(timed, key=lambda event: event["ts"])

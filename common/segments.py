@@ -47,17 +47,22 @@ def segments(trace: Trace) -> list[Segment]:
     found: list[Segment] = []
     current: dict[str, Segment] = {}
     recomputing: set[str] = set()
-    waiting_since = {name: request.arrival_s for name, request in trace.requests.items()}
+    arrived_s = {name: request.arrival_s for name, request in trace.requests.items()}  # of those that have not run
+    preempted_s: dict[str, float] = {}  # of those that have not run since
     for step, end_s in zip(trace.steps, ends(trace), strict=True):
         recomputing.update(step.resumed)
+        preempted_s |= dict.fromkeys(step.preempted, step.began_s)
         for name in step.num_cached_tokens:
-            since = waiting_since.get(name, step.began_s)
+            if name in step.resumed:  # in a part of a trace perhaps preempted before it begins
+                since = preempted_s.get(name, trace.steps[0].began_s)
+            else:
+                since = arrived_s.get(name, step.began_s)
             if since < step.began_s:
                 found.append(Segment(name, "waiting", since, step.began_s, step.number, step.number, 0))
-        waiting_since |= dict.fromkeys(step.preempted, step.began_s)
         prefill = set(step.prefill)
         for name, tokens in step.num_scheduled_tokens.items():
-            waiting_since.pop(name, None)
+            arrived_s.pop(name, None)
+            preempted_s.pop(name, None)
             kind, before = "decode", current.get(name)
             if name in prefill:
                 kind = "recompute" if name in recomputing else "prefill"
@@ -67,10 +72,11 @@ def segments(trace: Trace) -> list[Segment]:
                 continue
             current[name] = Segment(name, kind, step.began_s, end_s, step.number, step.number, tokens)
             found.append(current[name])
-    for name, since in waiting_since.items():
-        until = min(trace.requests[name].end_s or last_s(trace), last_s(trace))
+    final_s, last_step = last_s(trace), trace.steps[-1].number
+    for name, since in (arrived_s | preempted_s).items():
+        until = min(trace.requests[name].end_s or final_s, final_s)
         if since < until:
-            found.append(Segment(name, "waiting", since, until, trace.steps[-1].number, trace.steps[-1].number, 0))
+            found.append(Segment(name, "waiting", since, until, last_step, last_step, 0))
     return found
 
 

@@ -73,9 +73,9 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
 
     def between(self, start_s: float, end_s: float) -> "Trace":
-        """The steps that began to be scheduled in this time, and the requests that ran or arrived in it."""
+        """The steps that began to be scheduled in this time, and the requests that ran, arrived or lost their turn."""
         steps = [step for step in self.steps if start_s <= step.start_s <= end_s]
-        ran = set().union(*(step.num_scheduled_tokens for step in steps))
+        ran = set().union(*(step.num_scheduled_tokens for step in steps), *(step.preempted for step in steps))
         requests = {
             name: request
             for name, request in self.requests.items()

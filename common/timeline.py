@@ -114,9 +114,8 @@ def _draw_requests(
             _boxes(axes, boxes, colour, label=kind, zorder=over_the_bounds)
     preempted = [(step.began_s, name) for step in trace.steps for name in step.preempted]
     hits = [(step.began_s, name) for step in trace.steps for name, hit in step.num_cached_tokens.items() if hit]
-    ended = {
-        name: request for name, request in trace.requests.items() if request.end_s and request.end_s <= last_s(trace)
-    }
+    final_s = last_s(trace)
+    ended = {name: request for name, request in trace.requests.items() if request.end_s and request.end_s <= final_s}
     aborted = [(request.end_s, name) for name, request in ended.items() if request.finish_reason == "abort"]
     for name, points, marker, colour in (
         ("prefix-cache hit", hits, ">", GREEN),

@@ -88,7 +88,11 @@ def test_a_part_of_a_trace(by_hand):
     part = trace.read(by_hand).between(10.95, 11.3)
     assert [found.number for found in part.steps] == [4, 5]
     assert list(part.requests) == ["b"]
-    assert list(trace.read(by_hand).between(10.85, 10.95).requests) == ["a", "c"]
+    told = [(s.kind, s.began_s, s.end_s) for s in segments.segments(part)]
+    assert told == [("recompute", 11.0, 11.3), ("decode", 11.3, 11.4)]  # when it was preempted is not in this part
+    short = trace.read(by_hand).between(10.85, 10.95)
+    told = [(s.request, s.kind, s.began_s) for s in segments.segments(short)]
+    assert sorted(told) == [("a", "decode", 10.9), ("b", "waiting", 10.9), ("c", "waiting", 10.9)]
     assert trace.read(by_hand).between(0, 1).steps == []
 
 
