@@ -88,7 +88,7 @@ class BlockManager:
 
 
 def blocks_alone(prompt_tokens: int, output_tokens: int, block_size: int) -> int:
-    """Blocks that one request holds just before it ends; both lengths are 1 or more."""
+    """Blocks that one request holds just before it ends, when nobody shares with it; both lengths are 1 or more."""
     raise NotImplementedError("blocks_alone")
 
 
@@ -126,7 +126,7 @@ def wasted_in_pieces(requests: Sequence[Request], max_model_len: int) -> float:
 
 
 def wasted_in_blocks(requests: Sequence[Request], block_size: int) -> float:
-    """The same share where each request has just the blocks it needs, without sharing."""
+    """The same share where each request has just the blocks it needs, and none of them is shared."""
     raise NotImplementedError("wasted_in_blocks")
 
 
