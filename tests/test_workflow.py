@@ -76,10 +76,10 @@ def equal(count: int, prompt: int, answer: int, kind: str = "equal") -> list[Req
 
 def asked_of_the_engine() -> dict[str, tuple[str, list[tuple[int, int, int]]]]:
     """name: (scheduler, [(arrival in steps, prompt tokens, output tokens)])."""
-    burst = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(20, 0.08, seed=1)]
-    long = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(9, 0.3, seed=2)]
-    spread = [(5 * place, 20 + 90 * (place % 4), 5 + 7 * (place % 5)) for place in range(16)]
-    late = [*spread[:6], *((150 + arrival, prompt, answer) for arrival, prompt, answer in spread[6:12])]
+    burst = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(24, 0.1, seed=1)]
+    long = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(12, 0.4, seed=2)]
+    spread = [(7 * place, 20 + 90 * (place % 4), 5 + 11 * (place % 5)) for place in range(20)]
+    late = [*spread[:6], *((300 + arrival, prompt, answer) for arrival, prompt, answer in spread[6:12])]
     return {
         "short requests at once": ("continuous", burst),
         "prompts longer than the budget": ("continuous", long),
