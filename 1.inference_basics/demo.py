@@ -311,6 +311,7 @@ def kv_bytes(run):
     run.setting(kv_gib=run.options.kv_gib, dtype="bfloat16", tokens_each=4096)
     ratio = "KV bytes per token, llama-2-7b over llama-3-8b"
     run.predict(ratio, 32 / 8, "x", because="as many layers and as wide heads, with 32 KV heads against 8")
+    start_clean(run, "starting engines")
     rows = []
     with kv_allocation.engines_in_this_process():
         for name, config in shapes.items():
@@ -334,12 +335,8 @@ def kv_bytes(run):
 
 chapter.figure(name="step_time", experiment="prefill_and_decode", x="step_tokens", y="step_ms", by="phase",
                log_x=True, log_y=True, title="Time of a step by the tokens in it")  # fmt: skip
-chapter.figure(name="ceiling_share", experiment="prefill_and_decode", x="step_tokens", y="ceiling_pct", by="phase",
-               log_x=True, title="How close a step comes to its ceiling")  # fmt: skip
 chapter.figure(name="token_time", experiment="kv_cache", x="context_tokens", y="ms_per_token", by="variant",
                log_x=True, log_y=True, title="Time per token with and without a KV cache")  # fmt: skip
-chapter.figure(name="static_waste", experiment="padding", x="batch", y="idle_pct", by="order",
-               log_x=True, title="Decode slots that wait for the longest answer")  # fmt: skip
 chapter.figure(name="ttft_by_load", experiment="latency", x="load_share", y="ttft_p99_ms",
                log_y=True, title="99th percentile of TTFT by arrival rate")  # fmt: skip
 

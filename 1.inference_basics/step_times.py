@@ -6,8 +6,10 @@ And how that compares with the ceilings, and where the rest goes.
 import math
 import statistics
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from common import estimator, memory, models, profiling, throughput
 from common.ceilings import Ceilings
@@ -18,6 +20,7 @@ from common.throughput import random_prompts
 
 MARGIN = 8  # steps that may pass until all requests have arrived in the engine's process
 SHORT = 128  # prompt tokens of most decode steps
+PROFILED = 16  # steps in a profile
 
 
 @dataclass(frozen=True)
@@ -71,28 +74,26 @@ class Case:
 
     def seconds(self, llm) -> float:
         """Measure it: from handing over the prompt to its first token, or the median decode step."""
-        ends = _step_ends(llm, random_prompts(self.batch, self.input_tokens), self.output_tokens)
+        ends = list(self.run(llm))
         if self.phase == "prefill":
             return ends[-1] - ends[0]
         durations = [end - begin for begin, end in pairwise(ends)]
         return statistics.median(durations[self.skipped : self.skipped + self.steps])
 
+    def run(self, llm) -> Iterator[float]:
+        """Run all prompts at once, as `LLM.generate` does; the time of the start, then that of each step's end."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-def _step_ends(llm, prompts: list[list[int]], output_tokens: int) -> list[float]:
-    """Run all prompts at once, as `LLM.generate` does; the times of the start and of the end of each step."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    sampling = SamplingParams(
-        temperature=0.0, max_tokens=output_tokens, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
-    )
-    ends = [time.perf_counter()]
-    for number, ids in enumerate(prompts):
-        llm.llm_engine.add_request(str(number), {"prompt_token_ids": ids}, sampling)
-    while llm.llm_engine.has_unfinished_requests():
-        llm.llm_engine.step()
-        ends.append(time.perf_counter())
-    return ends
+        tokens, kind = self.output_tokens, RequestOutputKind.FINAL_ONLY
+        sampling = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, output_kind=kind)
+        prompts = random_prompts(self.batch, self.input_tokens)
+        yield time.perf_counter()
+        for number, ids in enumerate(prompts):
+            llm.llm_engine.add_request(str(number), {"prompt_token_ids": ids}, sampling)
+        while llm.llm_engine.has_unfinished_requests():
+            llm.llm_engine.step()
+            yield time.perf_counter()
 
 
 def limit(run: Run) -> int:
@@ -145,7 +146,16 @@ def start_engine(run: Run, cases: list[Case]):
     """A vLLM engine that takes the cases without queueing, and on a GPU one that can be profiled."""
     options: dict[str, object] = {"max_num_seqs": max(case.batch for case in cases), "max_model_len": limit(run)}
     if run.machine.gpus:
-        options["profiler_config"] = {"profiler": "torch", "torch_profiler_dir": str(run.logs / "profiles")}
+        # What is profiled are decode steps: those before them, with the prompts, are passed over. Kernels alone, since
+        # to record what Python does would slow it down, and open gaps between the kernels.
+        options["profiler_config"] = {
+            "profiler": "torch",
+            "torch_profiler_dir": str(run.logs / "profiles"),
+            "torch_profiler_activities": ["CUDA"],
+            "torch_profiler_with_stack": False,
+            "delay_iterations": 2 * MARGIN,
+            "max_iterations": PROFILED,
+        }
     return run.engine(enable_prefix_caching=False, max_num_batched_tokens=limit(run), **options)
 
 
@@ -178,18 +188,23 @@ def doubling(points: list[tuple[float, float]]) -> float | None:
 
 
 def profile(run: Run, llm, batch: int) -> dict[str, object]:
-    """Where the time of 16 steps of `batch` short requests goes; on a GPU also the energy of a token in a longer run.
+    """Where the time of 16 decode steps of `batch` short requests goes; on a GPU also the energy of a token.
 
-    The engine is one of `start_engine`.
+    The engine is one of `start_engine`. Energy is that of a run of 1,024 tokens each, because a GPU reports its power
+    as the mean of a second.
     """
-    run.step(f"profiling 16 steps of {batch} requests")
-    measure = throughput.of_vllm(llm, batch, SHORT, 256)
+    run.step(f"profiling {PROFILED} steps of {batch} requests")
     if not run.machine.gpus:
-        busy_pct, groups = profiling.of_cpu(measure, steps=16)
+        case = Case("decode", batch, SHORT, limit(run), PROFILED)
+        ends = case.run(llm)
+        deque(islice(ends, case.skipped + 1), maxlen=0)  # the start, and the steps until all decode
+        busy_pct, groups = profiling.of_cpu(lambda steps: deque(islice(ends, steps), maxlen=0), PROFILED)
+        deque(ends, maxlen=0)  # the rest of the answers
         found = {"busy_pct": busy_pct}
     else:
-        trace = profiling.trace_of_vllm(llm, run.logs / "profiles", measure, steps=16)
-        counted, groups = profiling.kernels(trace, steps=16), profiling.groups(profiling.kernel_durations(trace))
+        measure = throughput.of_vllm(llm, batch, SHORT, 1024)
+        trace = profiling.trace_of_vllm(llm, run.logs / "profiles", measure, steps=4 * PROFILED)
+        counted, groups = profiling.kernels(trace, PROFILED), profiling.groups(profiling.kernel_durations(trace))
         found = {"busy_pct": counted["gpu_busy_pct"], "kernels_per_step": counted["kernels_per_step"]}
         with memory.sample() as samples:
             rate = measure()

@@ -19,7 +19,6 @@ weights into tensors. paged_attention.py beside it is the whole idea in a hundre
 """
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -45,6 +44,7 @@ chapter.option("--block-size", type=int, help="tokens in a block of the engines 
 chapter.option("--kv-blocks", type=int, help="blocks in the KV cache of the engines (8 requests of full length)")
 
 RESERVED = 8  # requests of full length that the engines' KV cache holds: the batch with which the claim begins
+MOST_AT_ONCE = 256  # more requests than the blocks of that cache let in
 LLAMA_2 = shapes.SHAPES["llama-2-7b"]
 
 
@@ -72,7 +72,8 @@ def engine_options(run) -> dict[str, object]:
         # What this needs, not nearly all of the GPU; 8 GiB are for CUDA graphs and large steps.
         share = (fit.needed + 8 * GIB) / run.machine.gpus[0].total_bytes
         options["gpu_memory_utilization"] = round(min(0.9, share), 2)
-    return options
+    # The same for engine and server, so that what torch.compile made for one serves the other too.
+    return options | {"max_num_seqs": MOST_AT_ONCE, "max_num_batched_tokens": 8192}
 
 
 def engine(run, **options: object):
@@ -176,10 +177,9 @@ def throughput(run):
     }
     rows = []
     for mix, requests in mixes.items():
-        fit = min(len(requests), slots / (kv_memory.mean_tokens_kept(requests) + (options["block_size"] - 1) / 2))
-        because = f"{fit:.0f} requests share a step instead of {holds}, if it takes as long"
-        run.predict(f"speed-up, {mix}", fit / holds, "x", because)
-        found = live_engine.compare(llm, requests, (holds, 256), run.repeats, run.step)
+        reserved, paged = kv_memory.steps(requests, slots, options["block_size"], run.model.config, context)
+        run.predict(f"speed-up, {mix}", reserved / paged, "x", f"{paged:,} steps instead of {reserved:,}, equally long")
+        found = live_engine.compare(llm, requests, (holds, MOST_AT_ONCE), run.repeats, run.step)
         run.count(sum(request.output_tokens for request in requests) * 2 * run.repeats)
         run.measured(f"speed-up, {mix}", found[1]["x_tok_s"])
         rows += [{"mix": mix} | row for row in found]
@@ -204,10 +204,11 @@ def processes(run):
     """Which processes is a server made of, and what does each hold?"""
     engine(run)
     in_process = process_tree.examine(os.getpid())[0] | {"process": "this_demo", "holds": "all of it"}
-    parts = 2 if run.machine.gpus else 3  # on one GPU the worker is part of the engine core's process
-    because = f"{parts} processes import vLLM, if each took as much as this one does with the whole engine in it"
-    run.predict("memory of the server", in_process["memory_mb"] * parts, "MB", because)
     models.close_engine()
+    import_mb = process_tree.import_bytes() / 1e6
+    others = 1 if run.machine.gpus else 2  # on one GPU the worker is part of the engine core's process
+    because = f"one process with the model, as large as this one was, and {others} of {import_mb:.0f} MB, a bare import"
+    run.predict("memory of the server", in_process["memory_mb"] + others * import_mb, "MB", because)
     options, before = engine_options(run), process_tree.gpu_used_bytes()
     fit = models.preflight(run.model, run.machine, options["num_gpu_blocks_override"] * options["block_size"])
     if before is not None and fit:
@@ -258,22 +259,20 @@ def weights(run):
 def load_time(run):
     """Where do the seconds of loading go, from the disk and from the page cache?"""
     course_lm_engine(run)  # what loads needs an engine around it
-    large = run.machine.gpus and shutil.disk_usage(tempfile.gettempdir()).free > 20e9
-    shape = run.size(full="qwen2.5-7b" if large else "qwen2.5-0.5b", smoke=None)
     run.setting(repeats=run.repeats, warmups="1, of course-lm")
     folders, rows = {"course_lm": Path(run.model.path)}, []
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as written:
-        if shape:
+        if not run.smoke:
+            shape = timed_loading.shape_to_load(Path(written), run.machine)
             run.step(f"writing a checkpoint of {shape}, random weights")
             folders[shape] = Path(written)
             device = "cuda" if run.machine.gpus else "cpu"
             timed_loading.write_checkpoint(Path(models.resolve(f"shape:{shape}").path), Path(written), device)
         for name, folder in folders.items():
-            size = f"{timed_loading.weight_bytes(folder) / 1e9:.3g} GB"
-            disk_s, because = timed_loading.read_seconds(folder), f"what reading {size} from front to back takes here"
-            run.predict(f"reading {name}", disk_s, "s", because)
+            because = f"what {timed_loading.weight_bytes(folder) / 1e9:.3g} GB take here, read from front to back"
+            run.predict(f"opening and reading {name}", timed_loading.read_seconds(folder), "s", because)
             rows += timed_loading.compare_loads(name, folder, models.dtype(run.machine), run.repeats, run.step)
-            run.measured(f"reading {name}", rows[-2]["read_s"])
+            run.measured(f"opening and reading {name}", rows[-2]["open_s"] + rows[-2]["read_s"])
     sentences = [
         f"{row['loaded']} takes {row['load_s']:.2g} s, and the largest part is {max(timed_loading.PARTS, key=row.get)}"
         for row in rows[-2:]

@@ -228,6 +228,15 @@ def allocations(slots: int, config: dict, block_sizes: Sequence[int]) -> dict[st
     return contiguous(slots) | paged
 
 
+def steps(
+    requests: Sequence[Lengths], slots: int, block_size: int, config: dict, max_model_len: int
+) -> tuple[int, int]:
+    """Steps until all are answered: with `max_model_len` slots reserved for each request, and with vLLM's blocks."""
+    reserved = Contiguous(slots, lambda request: max_model_len)
+    paged = Paged(slots + block_size, block_size, config, max_model_len)  # one block is nobody's
+    return serve(reserved, requests).steps, serve(paged, requests).steps
+
+
 def mean_tokens_kept(requests: Sequence[Lengths]) -> float:
     """Tokens in memory of a running request: each counts for as many steps as it has output tokens to make."""
     steps = sum(request.output_tokens for request in requests)

@@ -158,6 +158,7 @@ class Served:
     output_tok_s: float
     requests_at_once: float
     tokens_kept: float
+    steps: int
     preemptions: int
 
 
@@ -181,11 +182,11 @@ def serve(llm, requests: Sequence[Lengths], prompts: list[list[int]], max_num_se
         seen.append((bool(scheduler.waiting), len(scheduler.running), kept))
     seconds = time.perf_counter() - start
     scheduler.max_num_active_reqs = started_with
-    full = [step for step in seen if step[0]] or [
-        max(seen, key=lambda step: step[2])
-    ]  # nobody waited: the fullest step
+    fullest = max(seen, key=lambda step: step[2])
+    full = [step for step in seen if step[0]] or [fullest]  # where nobody waited
     at_once, kept = (sum(step[place] for step in full) / len(full) for place in (1, 2))
-    return Served(sum(r.output_tokens for r in requests) / seconds, at_once, kept, _preemptions(llm) - preempted)
+    rate = sum(request.output_tokens for request in requests) / seconds
+    return Served(rate, at_once, kept, len(seen), _preemptions(llm) - preempted)
 
 
 def compare(
@@ -210,10 +211,11 @@ def compare(
             "max_num_seqs": limit,
             "requests_at_once": served[limit].requests_at_once,
             "tokens_kept": served[limit].tokens_kept,
+            "steps": served[limit].steps,
             "output_tok_s": rate.median,
-            "spread_pct": rate.spread_pct,
             "x_tok_s": rate.median / first,
             "preempted": served[limit].preemptions,
+            "spread_pct": rate.spread_pct,
         }
         for limit, rate in rates.items()
     ]

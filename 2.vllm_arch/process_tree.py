@@ -1,5 +1,7 @@
 """The processes of a running server as the kernel sees them: who started whom, what each has open, what it takes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -28,6 +30,13 @@ def role(process: psutil.Process) -> tuple[str, str]:
     """(role, what it holds) of a process, by the name that vLLM gave it or its command line."""
     words = " ".join([process.name(), *process.cmdline()])
     return next(((name, holds) for mark, name, holds in ROLES if mark in words), (process.name(), "not known here"))
+
+
+def import_bytes() -> int:
+    """Main memory (proportional set size) of a fresh Python that has imported the server and does nothing more."""
+    pss = "print(psutil.Process().memory_full_info().pss)"
+    command = [sys.executable, "-c", f"import psutil, vllm.entrypoints.openai.api_server; {pss}"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def gpu_bytes_by_pid() -> dict[int, int]:

@@ -16,10 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import models, timing
+from common import estimator, hardware, models, timing
+from common.hardware import GIB, Machine
+from common.shapes import SHAPES
 
 PARTS = ("build_s", "open_s", "read_s", "copy_s", "post_process_s")
 SHARD_BYTES = 4 * 10**9
+PROBE_BYTES = 2**29
+WRITTEN = ("qwen2.5-7b", "qwen2.5-3b", "qwen2.5-1.5b", "qwen2.5-0.5b")
+SECONDS = 150
 
 
 @dataclass
@@ -214,6 +219,30 @@ def read_seconds(folder: Path) -> float:
             while weights.readinto(buffer):
                 pass
     return time.perf_counter() - start
+
+
+def shape_to_load(folder: Path, machine: Machine) -> str:
+    """The largest shape of WRITTEN whose checkpoint this machine can hold and load in time, or else the smallest.
+
+    In time: SECONDS are enough to write it into `folder`, to read it front to back, and to load it from the disk three
+    times. A load reads the pages as they are asked for, which may take twice as long. What a byte takes is tried with a
+    file of half a GiB. It has to fit into the disk, the GPU's free memory and half of the main memory; on a CPU, which
+    repacks it slowly, it is the smallest.
+    """
+    if not machine.gpus:
+        return WRITTEN[-1]
+    rooms = (shutil.disk_usage(folder).free, hardware.available_bytes() // 2, hardware.gpus()[0].free_bytes)
+    probe, noise = folder / "probe.safetensors", os.urandom(2**24)
+    start = time.perf_counter()
+    with probe.open("wb") as file:
+        for _ in range(PROBE_BYTES // len(noise)):
+            file.write(noise)
+        os.fsync(file.fileno())
+    written_s = time.perf_counter() - start
+    byte_s = (written_s + 7 * read_seconds(folder)) / PROBE_BYTES
+    probe.unlink()
+    room = min(min(rooms) - 4 * GIB, SECONDS / byte_s)
+    return next((shape for shape in WRITTEN if estimator.weight_bytes(SHAPES[shape]) < room), WRITTEN[-1])
 
 
 def write_checkpoint(shape_folder: Path, folder: Path, device: str) -> int:

@@ -1,10 +1,11 @@
 """What chapter 1 measures with: cases of steps, static batches, narrow models and what vLLM allocates for them."""
 
 import argparse
+from types import SimpleNamespace
 
 import pytest
 
-from common import estimator, hardware, lengths, models
+from common import estimator, hardware, lengths, models, profiling
 from common.chapters import ROOT, load
 from common.problems import Problem
 from common.run import Run
@@ -53,6 +54,41 @@ def test_where_a_step_takes_twice_as_long(step_times):
     assert step_times.doubling(points) == pytest.approx(32 + 96 * 2 / 12)
     assert step_times.doubling(points[:3]) is None
     assert step_times.doubling([(1, 4.0), (2, 8.0), (4, 16.0)]) == 2
+
+
+class StepCounter:
+    """As much of an engine as a case drives: its requests end after so many steps."""
+
+    def __init__(self):
+        self.steps = self.left = 0
+
+    def add_request(self, name, prompt, sampling):
+        self.left = sampling.max_tokens
+
+    def has_unfinished_requests(self):
+        return self.left > 0
+
+    def step(self):
+        self.steps, self.left = self.steps + 1, self.left - 1
+
+
+def test_a_profile_is_of_decode_steps_and_not_of_the_prompts_before_them(step_times, machine_with, monkeypatch):
+    engine, profiled = StepCounter(), []
+
+    def of_cpu(measure, steps):
+        profiled.append(engine.steps)
+        measure(steps)
+        profiled.append(engine.steps)
+        return 50.0, {"matmul": 100.0}
+
+    monkeypatch.setattr(profiling, "of_cpu", of_cpu)
+    silent = SimpleNamespace(step=lambda text: None, show=lambda title, text: None)
+    run = SimpleNamespace(**vars(silent), machine=machine_with(), model=models.resolve("course-lm"))
+    found = step_times.profile(run, SimpleNamespace(llm_engine=engine), 64)
+    prompts = 64 * step_times.SHORT // 2048 + step_times.MARGIN  # steps of 2,048 tokens, and a margin
+    assert profiled == [prompts, prompts + step_times.PROFILED]
+    assert not engine.has_unfinished_requests(), "the next measurement must find the engine idle"
+    assert found == {"busy_pct": 50.0, "top_groups": "matmul 100 %"}
 
 
 def test_the_work_of_a_step_by_hand(step_times):

@@ -89,6 +89,11 @@ def test_blocks_run_out_and_the_youngest_is_preempted():
     assert memory.blocks_in_use == 0 and not memory.requests
 
 
+def test_steps_of_a_mix_are_counted_for_reserved_pieces_and_for_blocks():
+    # Each keeps 8 tokens at the end. 32 slots are two pieces of 16 and four blocks of 8; an answer takes five steps.
+    assert kv_memory.steps(requests(*[(4, 5)] * 6), 32, 8, LLAMA_2, max_model_len=16) == (15, 10)
+
+
 def test_tokens_kept_of_a_running_request_are_weighted_by_its_steps():
     # The first is there for one step with 10.5 tokens, the second for nine with 14.5.
     assert kv_memory.mean_tokens_kept(requests((10, 1), (10, 9))) == pytest.approx((10.5 + 9 * 14.5) / 10)
@@ -235,6 +240,21 @@ def test_engines_of_the_demo_take_a_small_part_of_a_large_gpu(machine_with):
     options = demo.engine_options(run)
     assert options["num_gpu_blocks_override"] == 8 * 2048 // 16 + 1
     assert 0.25 < options["gpu_memory_utilization"] < 0.5
+    assert options["max_num_seqs"] == demo.MOST_AT_ONCE and options["max_num_batched_tokens"] >= 2048
+
+
+def test_the_checkpoint_to_load_is_the_largest_that_there_is_room_and_time_for(machine_with, monkeypatch, tmp_path):
+    timed_loading = load(FOLDER / "timed_loading.py")
+    h100 = machine_with("NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(timed_loading, "PROBE_BYTES", 2**24)
+    monkeypatch.setattr(hardware, "available_bytes", lambda: 10**12)
+    monkeypatch.setattr(timed_loading.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**12))
+    for free, seconds, shape in ((70e9, 1e9, "7b"), (12e9, 1e9, "3b"), (70e9, 0, "0.5b"), (1e9, 1e9, "0.5b")):
+        monkeypatch.setattr(hardware, "gpus", lambda free=free: (SimpleNamespace(free_bytes=free),))
+        monkeypatch.setattr(timed_loading, "SECONDS", seconds)
+        assert timed_loading.shape_to_load(tmp_path, h100) == f"qwen2.5-{shape}"
+    assert timed_loading.shape_to_load(tmp_path, machine_with()) == "qwen2.5-0.5b"
+    assert not list(tmp_path.iterdir()), "the file that tried the disk is gone"
 
 
 # ------------------------------------------------------------------------------------------ with an engine
@@ -290,6 +310,7 @@ def test_the_engine_serves_no_more_at_once_than_it_is_told(llm):
     rows = live_engine.compare(llm, mix, (4, 256), repeats=1, say=lambda text: None)
     few, many = rows
     assert 3 < few["requests_at_once"] <= 4 and many["requests_at_once"] > 20
+    assert 24 / 4 * 12 <= few["steps"] < 80 and 12 <= many["steps"] < 20
     assert few["x_tok_s"] == 1 and few["output_tok_s"] > 0
     assert few["tokens_kept"] <= 4 * 32
     assert not live_engine.core(llm).scheduler.requests
