@@ -25,7 +25,10 @@ ORDERS: dict[str, Callable[[Request], int]] = {
 
 
 def in_turn(run, contestants: Mapping[Hashable, Callable[[], Figures]]) -> dict[Hashable, Figures]:
-    """Each contestant in turn, several rounds: the median of each figure, and the spread of the first one."""
+    """Each contestant in turn, several rounds: the median of each figure, and the spread of the first one.
+
+    The spread of any other is there as "spread_pct FIGURE".
+    """
     rounds: dict[Hashable, list[Figures]] = {name: [] for name in contestants}
     for place in range(run.repeats):
         for name, contestant in contestants.items():
@@ -36,7 +39,9 @@ def in_turn(run, contestants: Mapping[Hashable, Callable[[], Figures]]) -> dict[
     for name, rows in rounds.items():
         columns = {column: [row[column] for row in rows if row[column] is not None] for column in rows[0]}
         found[name] = {column: statistics.median(values) if values else None for column, values in columns.items()}
-        found[name]["spread_pct"] = timing.Repeats(tuple(next(iter(columns.values())))).spread_pct
+        spreads = {column: timing.Repeats(tuple(values)).spread_pct for column, values in columns.items() if values}
+        first, *others = spreads
+        found[name] |= {"spread_pct": spreads[first]} | {f"spread_pct {column}": spreads[column] for column in others}
     return found
 
 
@@ -83,6 +88,13 @@ def batching_table(cells: Mapping[tuple[str, str], Mapping[str, object]], mixes:
                 row[column] = fast / slow if fast and slow else None
             rows.append(row | {"gpu_util_pct": cell.get("gpu_util_pct"), "error": cell.get("error", "")})
     return pd.DataFrame(rows)
+
+
+def alone_ms(started: TracedEngine, tokens: int) -> float:
+    """Time to the first token of a prompt that comes alone: the median of three."""
+    return statistics.median(
+        drive(started.llm, of_lengths([Lengths(tokens, 1)], "alone")).ttft_ms(50) for _ in range(3)
+    )
 
 
 def budgets(run, started: TracedEngine, requests: Sequence[Request], budget: int, chunked: bool) -> Figures:
@@ -203,7 +215,8 @@ def classes(
     with changed(started.scheduler, max_num_scheduled_tokens=budget):
         served = drive(started.llm, requests)
     run.count(served.output_tokens)
-    found = {"seconds": served.seconds}
+    steps = started.steps_of(served).steps
+    found = {"seconds": served.seconds, "most_waiting": max(step.num_waiting for step in steps)}
     for kind in loads:
         part = served.of(kind)
         found |= {
@@ -214,3 +227,26 @@ def classes(
             f"itl_max_ms {kind}": part.itl_ms(100),
         }
     return found
+
+
+def class_table(found: Mapping[str, Figures], loads: Mapping[str, Sequence[Request]]) -> pd.DataFrame:
+    """mixed_load: a row for each load and each class in it, with the spreads of what is compared between loads."""
+    return pd.DataFrame(
+        {
+            "load": "alone" if name.endswith("_alone") else name,
+            "kind": kind,
+            "output_tok_s": figures[f"output_tok_s {kind}"],
+            "spread_pct": figures[f"spread_pct output_tok_s {kind}"],
+            "ttft_p99_ms": figures[f"ttft_p99_ms {kind}"],
+            "ttft_spread_pct": figures[f"spread_pct ttft_p99_ms {kind}"],
+            "itl_max_ms": figures[f"itl_max_ms {kind}"],
+            "most_waiting": figures["most_waiting"],
+            "requests": len(loads[kind]),
+            "ttft_p50_ms": figures[f"ttft_p50_ms {kind}"],
+            "itl_p99_ms": figures[f"itl_p99_ms {kind}"],
+            "itl_spread_pct": figures[f"spread_pct itl_max_ms {kind}"],
+        }
+        for name, figures in found.items()
+        for kind in loads
+        if f"output_tok_s {kind}" in figures
+    )

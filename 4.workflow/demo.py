@@ -18,6 +18,7 @@ With a GPU the default model is a published shape with random weights; without o
 import math
 import random
 import statistics
+from dataclasses import replace
 from functools import partial
 
 import contests
@@ -26,7 +27,7 @@ import stages
 import transformers_batching
 from drive import drive, in_batches
 from request_mixes import Request, chat, constant, exponential, mean, of_lengths, poisson, random_ids, staggered
-from traced_engines import SCALE, engine, limits, plain_engine, slots
+from traced_engines import SCALE, changed, engine, limits, plain_engine, slots
 
 from common import models, throughput, timeline_table, timing
 from common import timeline as timelines
@@ -35,6 +36,7 @@ from common.lengths import Lengths
 from common.problems import Problem
 
 chapter = Chapter(__file__, speed=True)
+chapter.option("--requests", type=int, default=12, metavar="N", help="how many the timeline shows (12)")
 
 
 @chapter.experiment
@@ -70,33 +72,6 @@ def lifecycle(run):
 
 
 @chapter.experiment
-def timeline(run):
-    """What does every step of a mix of requests look like?"""
-    started, context = engine(run), limits(run)["max_model_len"]
-    requests = staggered(context)
-    total = sum(len(request.prompt) + request.output_tokens - 1 for request in requests)
-    run.predict("tokens scheduled", total, "tokens", because="each of a prompt and of an answer once, but the last one")
-    run.step("serving the mix")
-    served = drive(started.llm, requests)
-    run.count(served.output_tokens)
-    trace = started.steps_of(served)
-    run.setting(block_size=trace.block_size, num_blocks=trace.num_blocks)
-    picture, perfetto = (started.file.with_name(f"timeline.{kind}") for kind in ("png", "json"))
-    timelines.draw(trace, picture, f"{run.model.name} on {run.machine.describe()}")
-    timelines.chrome(trace, perfetto)
-    run.show("Drawn from every step", f"{picture}\n{perfetto}  for https://ui.perfetto.dev (it stays on this machine)")
-    run.measured("tokens scheduled", sum(sum(step.num_scheduled_tokens.values()) for step in trace.steps))
-    largest = max(sum(step.num_scheduled_tokens.values()) for step in trace.steps)
-    longest = max(trace.steps, key=lambda step: step.duration_ms)
-    streams = len(longest.num_scheduled_tokens) - len(longest.prefill)
-    run.reading(
-        f"{len(requests)} requests took {len(trace.steps)} steps, of at most {largest:,} tokens. The longest lasted "
-        f"{longest.duration_ms:.0f} ms, and {streams} streams waited for it."
-    )
-    return pd.DataFrame(timeline_table.table(trace, {answer.id: answer.request.name for answer in served.answers}))
-
-
-@chapter.experiment
 def static_against_continuous(run):
     """How much is lost by waiting for whole batches?"""
     places, count = slots(run), run.size(full=3 if run.machine.gpus else 4, smoke=2) * slots(run)
@@ -113,7 +88,7 @@ def static_against_continuous(run):
     if limits(run).get("gpu_memory_utilization", 0) > 0.5:
         models.close_engine()  # this GPU has no room for both
     run.step("Transformers, in a process of its own")
-    cells = transformers_batching.apart(run, theirs, places, limit_s=200)
+    cells = transformers_batching.apart(run, theirs, places, limit_s=150)
     started = engine(run)
     batchings = {"vllm_static": partial(in_batches, size=places), "vllm_continuous": drive}
     for mix, sizes in mixes.items():
@@ -164,6 +139,41 @@ def trace_overhead(run):
     return table
 
 
+@chapter.experiment
+def timeline(run):
+    """What does every step of a mix of requests look like?"""
+    context = limits(run)["max_model_len"]
+    requests, budget, started = staggered(context, run.options.requests), context // 4, engine(run, in_process=True)
+    total = sum(len(request.prompt) + request.output_tokens - 1 for request in requests)
+    run.predict("tokens scheduled", total, "tokens", because="each of a prompt and of an answer once, but the last one")
+    long, streams = max(requests, key=lambda request: len(request.prompt)), len(requests) // 2
+    chunks = math.ceil(len(long.prompt) / (budget - min(streams, slots(run) - 1)))
+    because = f"a budget of {budget:,} tokens, less one for each of the {streams} before it, as long as they decode"
+    run.predict(f"steps for the prompt of {long.name}", chunks, "steps", because=because)
+    with changed(started.scheduler, max_num_scheduled_tokens=budget):
+        served = drive(started.llm, requests)
+    run.count(served.output_tokens)
+    trace = replace(started.steps_of(served), max_num_batched_tokens=budget)
+    run.setting(block_size=trace.block_size, num_blocks=trace.num_blocks, max_num_batched_tokens=budget)
+    picture, perfetto = (started.file.with_name(f"timeline.{kind}") for kind in ("png", "json"))
+    timelines.draw(trace, picture, f"{run.model.name} on {run.machine.describe()}")
+    timelines.chrome(trace, perfetto)
+    run.show("Drawn from every step", f"{picture}\n{perfetto}  for https://ui.perfetto.dev (it stays on this machine)")
+    run.measured("tokens scheduled", sum(sum(step.num_scheduled_tokens.values()) for step in trace.steps))
+    names = {answer.id: answer.request.name for answer in served.answers}
+    computing = sum(long.name in map(names.get, step.prefill) for step in trace.steps)
+    run.measured(f"steps for the prompt of {long.name}", computing)
+    full = sum(sum(step.num_scheduled_tokens.values()) == budget for step in trace.steps)
+    longest = max(trace.steps, key=lambda step: step.duration_ms)
+    streams = len(longest.num_scheduled_tokens) - len(longest.prefill)
+    run.reading(
+        f"{len(requests)} requests took {len(trace.steps)} steps; {full} of them used up the budget of {budget:,} "
+        f"tokens. The {len(long.prompt):,} tokens of {long.name} took {computing} steps. The longest step lasted "
+        f"{longest.duration_ms:.0f} ms, and {streams} streams waited for it."
+    )
+    return pd.DataFrame(timeline_table.table(trace, names))
+
+
 @chapter.experiment(compare="itl_p99_ms")
 def chunked_prefill(run):
     """What does a budget of tokens cost the long prompts, and buy the streams?"""
@@ -171,18 +181,18 @@ def chunked_prefill(run):
     long, streams, count = Lengths(context - 64, 4), 8, run.size(full=2, smoke=1)
     stream = Lengths(32, run.size(full=300 if run.machine.gpus else 150, smoke=60))
     run.setting(long_tokens=long.input_tokens, long_requests=count, streams=streams, stream_tokens=stream.output_tokens)
-    run.step("a long prompt and the streams, each alone")
-    alone = drive(started.llm, of_lengths([long], "long")).ttft_ms(50)
-    decode = drive(started.llm, of_lengths([Lengths(32, 40)] * streams, "short")).itl_ms(50)
-    settings = {str(budget): (budget, True) for budget in (context // 32, context // 8, context)}
-    because = f"a decode step ({decode:.2g} ms) and its share of the long prompt ({alone:.0f} ms), measured alone"
-    for name, (budget, _) in settings.items():
-        gap = decode + alone * min(1.0, (budget - streams) / long.input_tokens)
-        run.predict(f"longest gap at a budget of {name}", gap, "ms", because=because)
+    budgets = (context // 32, context // 8, context)
+    alone = {tokens: contests.alone_ms(started, tokens) for tokens in (*budgets[:2], long.input_tokens)}
+    because = "a prompt of as many tokens takes that long alone, and the last chunk looks back over those before it"
+    for budget in budgets:
+        gap = stages.longest_gap_ms(budget, streams, long.input_tokens, alone)
+        run.predict(f"longest gap at a budget of {budget}", gap, "ms", because=because)
+    settings = {str(budget): (budget, True) for budget in budgets}
     settings["not_chunked"] = (context, False)
     requests = of_lengths([stream] * streams, "short")
     # From one long prompt to the next takes twice the time of its prefill.
-    requests += of_lengths([long] * count, "long", [0.1 + place * 2e-3 * alone for place in range(count)])
+    due_s = [0.1 + place * 2e-3 * alone[long.input_tokens] for place in range(count)]
+    requests += of_lengths([long] * count, "long", due_s)
     found = contests.in_turn(
         run, {name: partial(contests.budgets, run, started, requests, *setting) for name, setting in settings.items()}
     )
@@ -192,6 +202,7 @@ def chunked_prefill(run):
         if chunked:
             run.measured(f"longest gap at a budget of {name}", found[name]["itl_max_ms"])
     table = pd.DataFrame({"chunks": name, "budget": settings[name][0]} | row for name, row in found.items())
+    table = table[[column for column in table if " " not in column]]  # not the spread of every figure
     small, large = table.iloc[0], table.iloc[2]
     run.reading(
         f"With a budget of {small.budget:,} instead of {large.budget:,} the longest gap of a stream falls from "
@@ -293,41 +304,38 @@ def prefix_cache(run):
 def mixed_load(run):
     """What do chat, batch and long prompts do to each other?"""
     started, context = engine(run, in_process=True), limits(run)["max_model_len"]
-    window_s = run.size(full=2.0, smoke=1.0)
-    # Requests a second of chat and of long prompts, and how many of batch: about two thirds of what the engine can do.
-    chat_per_s, long_per_s, batch = (20.0, 1.5, 48) if run.machine.gpus else (8.0, 1.0, 8)
+    window_s = run.size(full=2.0, smoke=0.6)
+    # Batch takes all slots three times over, and its answers end at different steps: most of the time others queue.
+    batch, size = 3 * slots(run), Lengths(64, run.size(full=75, smoke=15))
+    chat_per_s, long_per_s = (20.0, 1.5) if run.machine.gpus else (8.0, 1.0)
     scale = 4 * SCALE if run.machine.gpus else SCALE
     run.setting(window_s=window_s, chat_per_s=chat_per_s, chat_scale=scale, long_per_s=long_per_s)
+    run.setting(batch_mean_output_tokens=size.output_tokens)
     long = Lengths(context * 8 // 10, 16)
     due_s = {"chat": poisson(chat_per_s, window_s), "long": poisson(long_per_s, window_s, seed=1)}
     loads = {
         "chat": of_lengths(chat(len(due_s["chat"]), scale), "chat", due_s["chat"]),
-        "batch": of_lengths([Lengths(64, run.size(full=150, smoke=40))] * batch, "batch"),
+        "batch": of_lengths(exponential(batch, size), "batch"),
         "long": of_lengths([long] * len(due_s["long"]), "long", due_s["long"]),
     }
-    run.step("a long prompt alone")
-    long_ms = drive(started.llm, of_lengths([long], "long")).ttft_ms(50)
-    because = f"the budget of {context:,} tokens takes a long prompt in one step, measured alone, and all streams wait"
+    long_ms = contests.alone_ms(started, long.input_tokens)
+    because = f"a budget of {context:,} takes a long prompt in one step, measured alone, and all streams wait"
     run.predict("longest gap of batch, together", long_ms, "ms", because=because)
     contestants = {f"{kind}_alone": partial(contests.classes, run, started, {kind: loads[kind]}) for kind in loads}
     contestants["together"] = partial(contests.classes, run, started, loads)
     contestants["together_chat_first"] = partial(contests.classes, run, started, loads, {"long": 1, "batch": 2})
     contestants["together_small_budget"] = partial(contests.classes, run, started, loads, budget=context // 8)
-    table = pd.DataFrame(
-        {"load": "alone" if "alone" in name else name, "kind": kind, "requests": len(loads[kind])}
-        | {column.split()[0]: value for column, value in row.items() if column.endswith(f" {kind}")}
-        for name, row in contests.in_turn(run, contestants).items()
-        for kind in loads
-        if f"output_tok_s {kind}" in row
-    )
+    table = contests.class_table(contests.in_turn(run, contestants), loads)
     of_chat, of_batch = (table[table.kind == kind].set_index("load") for kind in ("chat", "batch"))
     run.measured("longest gap of batch, together", of_batch.itl_max_ms["together"])
+    ttft, gap, rate = of_chat.ttft_p99_ms, of_batch.itl_max_ms, of_batch.output_tok_s
     run.reading(
-        f"Together, the longest gap of batch is {of_batch.itl_max_ms['together']:.0f} ms where alone it is "
-        f"{of_batch.itl_max_ms['alone']:.0f} ({of_batch.itl_max_ms['together_small_budget']:.0f} with a budget of "
-        f"{context // 8:,}), and the P99 TTFT of chat {of_chat.ttft_p99_ms['together']:.0f} ms where it is "
-        f"{of_chat.ttft_p99_ms['alone']:.0f}. Batch keeps "
-        f"{of_batch.output_tok_s['together'] / of_batch.output_tok_s['alone'] * 100:.0f} % of its throughput."
+        f"Together, up to {of_chat.most_waiting['together']:.0f} requests waited. The P99 TTFT of chat is "
+        f"{ttft['alone']:.0f} ms alone, {ttft['together']:.0f} together, {ttft['together_chat_first']:.0f} with chat "
+        f"first. The longest gap of batch grows from {gap['alone']:.0f} to {gap['together']:.0f} ms "
+        f"({gap['together_small_budget']:.0f} with a budget of {context // 8:,}). Batch keeps "
+        f"{rate['together'] / rate['alone'] * 100:.0f} % of its throughput, "
+        f"{rate['together_chat_first'] / rate['alone'] * 100:.0f} % with chat first."
     )
     return table
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from request_mixes import Request
 
-from common.problems import Problem
+from common.problems import Problem, explain
 from common.timing import Stream, percentile
 
 
@@ -90,15 +90,29 @@ def check(requests: Sequence[Request], max_model_len: int) -> None:
 def drive(llm, requests: Sequence[Request]) -> Served:
     """Send each request when it is due, and step the engine until all are answered.
 
-    Raises Problem for no request, and for one that the engine's context can't hold.
+    Raises Problem for no request, for one that the engine's context can't hold, and if the engine's process ends.
     """
+    check(requests, llm.model_config.max_model_len)
+    engine, answers = llm.llm_engine, {}
+    start = time.monotonic()
+    try:
+        _serve(engine, deque(sorted(requests, key=lambda request: request.due_s)), answers, start)
+    except Exception as error:  # whatever a broken connection makes of it
+        if not is_dead(engine.engine_core):
+            raise
+        done = sum(len(answer.token_s) == answer.request.output_tokens for answer in answers.values())
+        meaning, fix = explain("EngineDeadError")
+        message = f"The engine's process ended when {done} of {len(requests)} requests had been answered."
+        raise Problem(message, fix, meaning) from error
+    return Served(start, time.monotonic(), [answers[request.name] for request in requests])
+
+
+def _serve(engine, coming: deque[Request], answers: dict[str, Answer], start: float) -> None:
+    """Drive's loop; `answers` by name of the request are filled while it goes."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    check(requests, llm.model_config.max_model_len)
-    engine, answers = llm.llm_engine, {}
-    coming = deque(sorted(requests, key=lambda request: request.due_s))
-    start, wall_clock = time.monotonic(), time.time()
+    wall_clock = time.time() - (time.monotonic() - start)
     while coming or engine.has_unfinished_requests():
         while coming and start + coming[0].due_s <= (now := time.monotonic()):
             request = coming.popleft()
@@ -117,11 +131,33 @@ def drive(llm, requests: Sequence[Request]) -> Served:
         if not engine.has_unfinished_requests():
             time.sleep(max(0.0, start + coming[0].due_s - time.monotonic()))
             continue
+        wait_for_output(engine.engine_core)
         for output in engine.step():
             answer = answers[output.request_id]
             answer.token_s += [time.monotonic()] * len(output.outputs[0].token_ids)
             answer.metrics = output.metrics
-    return Served(start, time.monotonic(), [answers[request.name] for request in requests])
+
+
+def is_dead(client) -> bool:
+    """Whether the engine's process has ended; never if it is this one. `client` is `llm.llm_engine.engine_core`."""
+    return hasattr(client, "resources") and client.resources.engine_dead
+
+
+def wait_for_output(client) -> None:
+    """Wait until `step` finds an output of the engine's process. In this process it computes one: nothing to wait for.
+
+    vLLM 0.32 waits in `step` itself, and for ever if that process is killed: it notes the end, and wakes nobody.
+    Raises EngineDeadError.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    if not hasattr(client, "outputs_queue"):
+        return
+    with client.outputs_queue.not_empty:  # the condition that `put` notifies: no output comes later than it would
+        while not client.outputs_queue.queue:
+            if is_dead(client):
+                raise EngineDeadError()
+            client.outputs_queue.not_empty.wait(0.5)
 
 
 def in_batches(llm, requests: Sequence[Request], size: int) -> Served:

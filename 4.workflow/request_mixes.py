@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 from common import lengths
 from common.lengths import Lengths
@@ -85,13 +86,20 @@ def poisson(rate_per_s: float, seconds: float, seed: int = 0) -> list[float]:
     return times
 
 
-def staggered(context: int) -> list[Request]:
-    """Twelve requests for a picture: a to f at once, then two long prompts, g and h, and i to l right behind them."""
-    sizes = dict(zip("abcdef", chat(6, 0.25, seed=3), strict=True))
-    sizes |= {"g": Lengths(context * 8 // 10, 12), "h": Lengths(context * 6 // 10, 12)}
-    sizes |= dict(zip("ijkl", chat(4, 0.25, seed=4), strict=True))
-    due_s = {"g": 0.05, "h": 0.055} | dict.fromkeys("ijkl", 0.06)
+def staggered(context: int, count: int = 12) -> list[Request]:
+    """`count` requests for a picture: half of them chats at once, then two long prompts, the others right behind these.
+
+    They are named by letters, with 12 of them a to f, g and h, i to l; beyond z by two letters. Raises Problem for
+    fewer than 4 or more than 200.
+    """
+    if not 4 <= count <= 200:
+        raise Problem(f"A mix of {count} requests makes no picture.", "Ask for 4 to 200 of them.")
+    first, last = count // 2, count - count // 2 - 2
+    sizes = [*chat(first, 0.2, seed=3), Lengths(context * 8 // 10, 12), Lengths(context * 6 // 10, 12)]
+    sizes += chat(last, 0.2, seed=4) if last else []
+    due_s = [0.0] * first + [0.05, 0.055] + [0.06] * last
+    names = itertools.chain(ascii_lowercase, map("".join, itertools.product(ascii_lowercase, repeat=2)))
     return [
-        Request(name, random_ids(size.input_tokens), size.output_tokens, due_s.get(name, 0.0))
-        for name, size in sizes.items()
+        Request(name, random_ids(size.input_tokens), size.output_tokens, due)
+        for name, size, due in zip(names, sizes, due_s, strict=False)
     ]

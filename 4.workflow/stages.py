@@ -1,7 +1,7 @@
 """What a trace says about requests: the time of each stage, idle slots, and what was computed twice."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from drive import Answer
 
@@ -86,7 +86,7 @@ def hit_rate_pct(trace: Trace) -> float:
     return hits / sum(request.num_prompt_tokens for request in trace.requests.values()) * 100
 
 
-# ------------------------------------------------------------------------- predictions from the lengths alone
+# --------------------------------------------------------------------------------------------- predictions
 
 
 def end_steps(output_tokens: Sequence[int], slots: int) -> list[int]:
@@ -102,3 +102,25 @@ def end_steps(output_tokens: Sequence[int], slots: int) -> list[int]:
 def batch_steps(output_tokens: Sequence[int], slots: int) -> int:
     """Steps of static batches: each lasts as long as its longest answer."""
     return sum(max(output_tokens[first : first + slots]) for first in range(0, len(output_tokens), slots))
+
+
+def look_back_ms(alone_ms: Mapping[int, float]) -> float:
+    """What it costs a token of a prompt to look back over one token before it.
+
+    `alone_ms` are the times of three prompts by their length. Without attention they would lie on a line; the square
+    in them is the tokens looking back: n of them over n / 2 others each.
+    """
+    (short, a), (middle, b), (long, c) = sorted(alone_ms.items())
+    square = ((c - b) / (long - middle) - (b - a) / (middle - short)) / (long - short)
+    return max(0.0, 2 * square)
+
+
+def longest_gap_ms(budget: int, streams: int, long: int, alone_ms: Mapping[int, float]) -> float:
+    """The longest step while a prompt of `long` tokens is computed in chunks beside `streams` that decode.
+
+    It is that of the last whole chunk, which looks back furthest: as long as a prompt of the step's tokens takes alone,
+    and the looking back. `alone_ms` has the budget, or if that is smaller the long prompt, among its lengths.
+    """
+    chunk = min(budget - streams, long)
+    earlier = (long // chunk - 1) * chunk
+    return alone_ms[min(budget, long)] + chunk * earlier * look_back_ms(alone_ms)

@@ -22,7 +22,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "x_batch_1": ("x", "throughput over that of Transformers at batch 1"),
     "x_best_batch": ("x", "throughput over that of Transformers at its best batch"),
     "gpu_busy_pct": ("%", "share of time in which a kernel ran, by the profiler: 16 steps with the prefill"),
-    "kernels_per_step": ("kernels", "kernels that one step runs, by the profiler: mean of 16 with the prefill"),
+    "kernels_per_step": ("kernels", "kernels that one step runs, by the profiler: mean of 16, in 0.intro with prefill"),
     "usd_per_million_tokens": ("USD", "dollars per million output tokens at the price in this table"),
     "price_usd_per_hour": ("USD/h", "price of the machine for an hour"),
     "joules_per_token": ("J", "energy of the GPU per output token, by NVML's power reading"),
@@ -96,6 +96,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "requests": ("requests", "requests of this class"),
     "ttft_p50_ms": ("ms", "median time to first token, from when a request was due"),
     "ttft_p99_ms": ("ms", "99th percentile of time to first token, from when a request was due"),
+    "ttft_spread_pct": ("%", "spread of that 99th percentile over the repeats, in percent of their median"),
+    "itl_spread_pct": ("%", "spread of the longest gap over the repeats, in percent of their median"),
+    "most_waiting": ("requests", "most requests that waited at once, of all classes of the load"),
     # 2.vllm_arch: KV memory, processes, weights, agreement
     "allocation": ("", "how KV memory is handed out: a piece of that length for each request, or blocks of that size"),
     "requests_at_once": ("requests", "requests that run, mean of the steps in which others waited"),

@@ -98,7 +98,7 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         "Look at the end of the server's log; start it again.",
     ),
     (
-        r"Permission denied|Read-only file system",
+        r"Permission denied|Operation not permitted|Read-only file system",
         "This user may not write there.",
         "Change the folder's owner or mode, or work in a copy of the course that you own.",
     ),

@@ -100,4 +100,6 @@ def trace_of_vllm(llm, folder: Path, measure: Callable[[int], float], steps: int
     for file in set(folder.rglob("*.json*")) - before:
         text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         traces.append(json.loads(text))
+    if not traces:
+        raise Problem(f"vLLM's profiler wrote no trace into {folder}.", "Look into the log for what it said.")
     return max(traces, key=lambda trace: len(trace["traceEvents"]))

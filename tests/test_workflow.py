@@ -4,10 +4,13 @@
 """
 
 import json
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -76,10 +79,10 @@ def equal(count: int, prompt: int, answer: int, kind: str = "equal") -> list[Req
 
 def asked_of_the_engine() -> dict[str, tuple[str, list[tuple[int, int, int]]]]:
     """name: (scheduler, [(arrival in steps, prompt tokens, output tokens)])."""
-    burst = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(24, 0.1, seed=1)]
-    long = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(12, 0.4, seed=2)]
-    spread = [(7 * place, 20 + 90 * (place % 4), 5 + 11 * (place % 5)) for place in range(20)]
-    late = [*spread[:6], *((300 + arrival, prompt, answer) for arrival, prompt, answer in spread[6:12])]
+    burst = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(20, 0.08, seed=1)]
+    long = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(9, 0.3, seed=2)]
+    spread = [(5 * place, 20 + 90 * (place % 4), 5 + 7 * (place % 5)) for place in range(16)]
+    late = [*spread[:6], *((150 + arrival, prompt, answer) for arrival, prompt, answer in spread[6:12])]
     return {
         "short requests at once": ("continuous", burst),
         "prompts longer than the budget": ("continuous", long),
@@ -221,6 +224,37 @@ def test_poisson_arrivals():
         request_mixes.poisson(0, 10)
 
 
+@pytest.mark.parametrize("count", [4, 8, 12, 64])
+def test_the_mix_for_a_picture(count):
+    requests = request_mixes.staggered(1000, count)
+    assert len({request.name for request in requests}) == len(requests) == count
+    first, rest = requests[: count // 2], requests[count // 2 :]
+    assert [len(request.prompt) for request in rest[:2]] == [800, 600]
+    assert {request.due_s for request in first} == {0.0} and all(request.due_s > 0 for request in rest)
+    if count == 12:
+        assert "".join(request.name for request in requests) == "abcdefghijkl", "as the lesson calls them"
+
+
+@pytest.mark.parametrize("count", [3, 201])
+def test_mixes_that_make_no_picture(count):
+    with pytest.raises(Problem, match=f"A mix of {count} requests"):
+        request_mixes.staggered(1000, count)
+
+
+def test_the_longest_gap_counts_what_a_chunk_looks_back_over():
+    def step_ms(start: int, tokens: int) -> float:
+        """5 ms for each step, 0.06 for each token, 0.0001 for each token that one looks back over."""
+        return 5 + 0.06 * tokens + 0.0001 * (start * tokens + tokens**2 / 2)
+
+    alone = {tokens: step_ms(0, tokens) for tokens in (64, 256, 1984)}
+    assert stages.look_back_ms(alone) == pytest.approx(0.0001)
+    for budget in (64, 256):
+        starts = range(0, 1984 - budget + 1, budget)
+        assert stages.longest_gap_ms(budget, 0, 1984, alone) == pytest.approx(max(step_ms(s, budget) for s in starts))
+    assert stages.longest_gap_ms(2048, 8, 1984, alone) == alone[1984]
+    assert stages.look_back_ms({1: 1.0, 2: 2.0, 3: 2.5}) == 0, "times that bend the other way say nothing"
+
+
 def test_steps_from_lengths_alone():
     assert stages.end_steps([3, 1, 2, 4], 2) == [3, 1, 3, 7]
     assert stages.batch_steps([3, 1, 2, 4, 5], 2) == 3 + 4 + 5
@@ -248,6 +282,60 @@ def test_requests_that_can_not_be_served(requests, words):
     driving.check([Request("b", tuple(range(90)), 10)], 100)
     with pytest.raises(Problem, match=words):
         driving.check(requests, 100)
+
+
+@pytest.mark.engine
+def test_an_engine_that_is_killed_is_told_at_once(tmp_path, monkeypatch):
+    """vLLM's own client would wait in its next step for ever."""
+    from vllm import LLM, envs
+
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    envs.disable_envs_cache()  # an engine in this process, as the other tests have, makes vLLM keep what was set
+    file, before = tmp_path / "engine.jsonl", set(psutil.Process().children(recursive=True))
+    options = models.engine_options(
+        models.resolve("course-lm"), hardware.machine(), scheduler_cls=trace.SCHEDULER, **ENGINE
+    )
+    with trace.recording(file):
+        llm = LLM(**options, disable_log_stats=False, use_tqdm_on_load=False)
+    client = llm.llm_engine.engine_core
+    started = [
+        process
+        for process in set(psutil.Process().children(recursive=True)) - before
+        if "resource_tracker" not in " ".join(process.cmdline())  # Python's own, which stays
+    ]
+    engine = client.resources.engine_manager.processes[0].pid
+    killed_s = []
+
+    def kill() -> None:
+        while file.read_bytes().count(b"\n") < 30:
+            time.sleep(0.01)
+        killed_s.append(time.monotonic())
+        os.kill(engine, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        with pytest.raises(Problem, match="process ended when 0 of 8 requests") as raised:
+            driving.drive(llm, equal(SLOTS, 20, 500))
+        assert time.monotonic() - killed_s[0] < 5
+        assert "killed" in raised.value.meaning and "start it again" in raised.value.fix
+        assert 0 < len(trace.read(file).steps) < 500
+        with pytest.raises(Problem, match="process ended when 0 of 1 requests"):
+            driving.drive(llm, equal(1, 20, 5))
+    finally:
+        client.shutdown()
+    assert not psutil.wait_procs(started, timeout=10)[1], "nothing of it is left"
+
+
+@pytest.mark.engine
+def test_a_picture_shows_chunks_and_decodes(traced):
+    requests = request_mixes.staggered(1024, 8)
+    served = driving.drive(traced.llm, requests)
+    steps, ids = traced.steps_of(served).steps, {answer.request.name: answer.id for answer in served.answers}
+    chunks = [step.num_scheduled_tokens[ids["e"]] for step in steps if ids["e"] in step.prefill]
+    assert sum(chunks) == 819 and len(chunks) >= 4, "at most 256 tokens of it in one step"
+    full = [step for step in steps if sum(step.num_scheduled_tokens.values()) == BUDGET]
+    assert any(set(step.prefill) < set(step.num_scheduled_tokens) for step in full), "streams go on beside a chunk"
 
 
 @pytest.mark.engine
@@ -377,6 +465,19 @@ def test_orders_and_classes(traced, run):
     loads = {"batch": equal(4, 10, 12, "batch"), "chat": equal(2, 10, 4, "chat")}
     figures = contests.classes(run, traced, loads, {"batch": 1}, budget=64)
     assert {"output_tok_s batch", "ttft_p99_ms chat", "itl_max_ms chat", "seconds"} <= figures.keys()
+    assert figures["most_waiting"] == 0
+    loads["batch"] = equal(12, 10, 12, "batch")
+    contestants = {
+        "together": lambda: contests.classes(run, traced, loads),
+        "together_chat_first": lambda: contests.classes(run, traced, loads, {"batch": 1}),
+    }
+    table = contests.class_table(contests.in_turn(run, contestants), loads).set_index(["load", "kind"])
+    assert (table.most_waiting == 6).all(), "14 requests, 8 slots"
+    ttft = table.ttft_p99_ms
+    assert ttft["together_chat_first", "chat"] < 0.5 * ttft["together", "chat"], (
+        "it starts at once, and not behind batch"
+    )
+    assert (table[["spread_pct", "ttft_spread_pct", "itl_spread_pct"]] > 0).all(axis=None)
     assert traced.scheduler.max_num_scheduled_tokens == BUDGET
 
 
@@ -434,7 +535,7 @@ def test_transformers_is_measured_apart_and_what_hangs_is_ended(run):
     assert not left
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mixed(traced):
     """(trace, names, settings) of a load with waiting, chunks and preemptions."""
     requests = request_mixes.of_lengths([Lengths(100, 30), Lengths(300, 8)] * 5, "r")
