@@ -137,7 +137,9 @@ def environment() -> dict[str, str]:
 
 
 def commit(folder: Path) -> tuple[str, bool]:
-    """(commit, whether the tree differs from it); COURSE_COMMIT where git does not answer."""
+    """(commit, whether the tree differs from it): COURSE_COMMIT, for a copy without its history, or else git's."""
+    if said := os.environ.get("COURSE_COMMIT"):
+        return said, False
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         status = subprocess.run(
@@ -149,7 +151,7 @@ def commit(folder: Path) -> tuple[str, bool]:
         )
         return head.stdout.strip(), bool(status.stdout.strip())
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("COURSE_COMMIT", "unknown"), False
+        return "unknown", False
 
 
 def now() -> str:
