@@ -3,10 +3,13 @@
 Nothing here starts an engine; the whole file takes under a minute on two cores.
 """
 
+import itertools
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from random import Random
 
@@ -16,16 +19,30 @@ import torch
 from safetensors import safe_open
 from transformers import Qwen3ForCausalLM
 
-from common.course_lm import corpus, prompts
+from common.course_lm import corpus, prompts, stream, train
 from common.course_lm import corpus_values as v
-from common.course_lm.card import BARS, BELOW_BAR, card
+from common.course_lm import corpus_words as lists
+from common.course_lm.card import BARS, card
 from common.course_lm.checkpoint import load_model, save_model, weights_hash
+from common.course_lm.corpus_dialogue import conversation
+from common.course_lm.corpus_edits import edit
+from common.course_lm.corpus_extraction import extraction
+from common.course_lm.corpus_prose import story_request
 from common.course_lm.network import MODEL, CausalLM, Shape, document_mask
 from common.course_lm.scoring import is_right
-from common.course_lm.tokenizer import END, END_OF_TEXT, MARKERS, START, VOCAB_SIZE, load_tokenizer
+from common.course_lm.tokenizer import (
+    END,
+    END_OF_TEXT,
+    MARKERS,
+    START,
+    VOCAB_SIZE,
+    load_tokenizer,
+    train_tokenizer,
+    value_words,
+)
 
 FOLDER = Path(corpus.__file__).parent
-CORPUS_HASH = "453208b080eceb2c5ba1f25babedb742763240f21f60aaa6ad8a35a7f1d09ee1"
+CORPUS_HASH = "acd0ba27cad5b9d571b4de23009334a8bdcdc069f6c297818173f61738cadc1b"
 DOCUMENTS = 12_000
 SKILLS = list(corpus.HELD_OUT_MAKERS)
 
@@ -33,6 +50,12 @@ SKILLS = list(corpus.HELD_OUT_MAKERS)
 @pytest.fixture(scope="module")
 def tokenizer():
     return load_tokenizer(FOLDER / "model")
+
+
+@pytest.fixture(scope="module")
+def new_tokenizer(sample):
+    """A tokenizer trained as train.py does it, on fewer documents."""
+    return train_tokenizer([corpus.text_of(example) for example in sample])
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +123,7 @@ def test_filter_leaves_nearly_everything(sample, tokenizer):
 
 
 def test_held_out_questions_are_no_training_questions(sample):
-    asked = {
-        message["content"] for example in sample for message in example.messages if message["role"] == "user"
-    }
+    asked = {message["content"] for example in sample for message in example.messages if message["role"] == "user"}
     for skill in SKILLS:
         for example in corpus.held_out(skill, 100):
             assert not asked & set(example.free_text), skill
@@ -116,13 +137,104 @@ def test_values_are_disjoint():
         v.name_zh,
         v.place_zh,
         v.company,
-        lambda r, s: v.draw(r, s, v.OBJECTS),
+        v.code,
+        lambda r, s: v.draw(r, s, lists.OBJECTS),
+        lambda r, s: v.plural(v.draw(r, s, lists.PRODUCTS)),
         lambda r, s: tuple(sorted(v.pair(r, s))),
         lambda r, s: v.number(r, s, 100, 999),
     ):
         train = {draw(rng, v.TRAIN) for _ in range(3_000)}
         held_out = {draw(rng, v.HELD_OUT) for _ in range(1_000)}
         assert train and held_out and not train & held_out
+
+
+def strings(value: object) -> list[str]:
+    """All strings among the values of a JSON object."""
+    if isinstance(value, dict | list):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize("split", [v.TRAIN, v.HELD_OUT])
+def test_extracted_values_stand_in_the_text_as_they_are(split):
+    rng = Random(4)
+    for _ in range(1_500):
+        example = extraction(rng, split)
+        for text in strings(json.loads(example.answer)):
+            assert text in example.free_text[0], example
+
+
+def test_stories_are_about_their_topic():
+    rng, kinds = Random(5), Counter()
+    for _ in range(400):
+        example = story_request(rng, v.TRAIN)
+        assert is_right(example, example.answer), example
+        hero = next(name for name in lists.NAMES if name in example.answer)
+        kinds["she" if hero in lists.WOMEN else "he"] += 1
+        kinds["animal" if any(f" {animal} called" in example.answer for animal in lists.ANIMALS) else "other"] += 1
+    assert min(kinds["she"], kinds["he"], kinds["animal"]) > 30
+
+
+def test_long_chats_fit_the_context(new_tokenizer):
+    rng = Random(6)
+    for split in (v.TRAIN, v.HELD_OUT):
+        lengths = [
+            len(tokens) for tokens, _ in corpus.encode([conversation(rng, split) for _ in range(150)], new_tokenizer)
+        ]
+        assert min(lengths) > 200 and 1_300 < max(lengths) < 1_900
+
+
+def test_edits_can_be_applied():
+    rng = Random(7)
+    for split in (v.TRAIN, v.HELD_OUT):
+        for _ in range(300):
+            example = edit(rng, split)
+            assert is_right(example, example.answer), example
+            assert not is_right(example, '{"old": "def", "new": "#"}')
+
+
+def test_adapters_keep_away_from_held_out_prompts(new_tokenizer):
+    forbidden = corpus.free_ngrams(corpus.all_held_out(), new_tokenizer)
+    stream._worker.update(tokenizer=new_tokenizer, forbidden=forbidden)
+    for task in corpus.ADAPTERS:
+        ids, weights = stream.make_adapter_batch((task, 0, 64))
+        assert ids.shape == weights.shape and len(ids) == 64 and set(np.unique(weights)) == {0, 1}
+        assert not any(corpus.shares(corpus.ngram_hashes(row), forbidden) for row in ids)
+        again, _ = stream.make_adapter_batch((task, 0, 64))
+        assert (ids == again).all()
+
+
+def test_stream_stops_ahead_and_lets_the_next_one_in():
+    made: list[int] = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        return 2 * number
+
+    with ThreadPool(2) as pool:
+        first = stream.Stream(pool, make, itertools.count(), ahead=5)
+        assert [next(first) for _ in range(3)] == [0, 2, 4]
+        deadline = time.monotonic() + 10
+        while len(made) < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert sorted(made) == list(range(8)), "three were taken, so five more may be made"
+        first.close()
+        second = stream.Stream(pool, str, range(3), ahead=5)
+        assert [next(second) for _ in range(3)] == ["0", "1", "2"]
+        second.close()
+
+
+def test_picked_tokens_stand_for_all(new_tokenizer):
+    chunk = corpus.pack(corpus.documents(corpus.SEED, 3), new_tokenizer, rows=2)
+    full, part = (train.Batch(chunk, "cpu", share) for share in (1, train.LOSS_SHARE))
+    answers = {index for index, weight in enumerate(full.weights.tolist()) if weight > corpus.ANSWERS_FROM}
+    picked = part.picked.tolist()
+    assert answers and answers < set(picked) and len(set(picked)) == len(picked) < 0.4 * len(full.weights)
+    assert torch.equal(part.targets, full.targets[part.picked])
+    torch.testing.assert_close(part.weights.sum(), full.weights.sum())
+    kept = dict(zip(picked, part.weights.tolist(), strict=True))
+    assert all(kept[index] == full.weights[index] for index in answers)
 
 
 @pytest.mark.parametrize("skill", [skill for skill in SKILLS if skill != "prose"])
@@ -182,6 +294,38 @@ def test_tokenizer(tokenizer):
     assert tokenizer.eos_token == "<|im_end|>"
 
 
+def test_a_value_has_the_same_tokens_wherever_it_stands(new_tokenizer):
+    def tokens(text: str) -> list[str]:
+        return new_tokenizer.tokenize(text)
+
+    rng = Random(8)
+    words = {v.draw(rng, split, part) for split in (v.TRAIN, v.HELD_OUT) for part in v.OPEN_LISTS for _ in range(60)}
+    frequent = {token[1:] for token in new_tokenizer.get_vocab() if token.startswith("Ġ")}
+    rare = [word for word in words if not frequent & {*word.replace("-", " ").split(" ")}]
+    assert len(rare) > 0.95 * len(words)
+    for word in rare:
+        alone = tokens(word)
+        for before in (" ", ' "', "(", "\n"):
+            assert tokens(f"is{before}{word}")[-len(alone) :] == alone, (before, word)
+    # Held-out words are no tokens, so that all their pieces are of other words, which training copies. A few are in
+    # other words as a whole: "book" in "notebook".
+    held_out = value_words()[1]
+    assert sum(len(tokens(word)) == 1 for word in held_out) < 0.03 * len(held_out)
+
+
+def test_new_tokenizer_is_whole(new_tokenizer):
+    assert len(new_tokenizer) == VOCAB_SIZE
+    assert new_tokenizer.tokenize(" the") == ["Ġthe"]
+    for text in (
+        "What is 407 + 15?",
+        "什么是分页注意力？ KV 缓存",
+        "def f_x(y):\n    return y  # naïve ☃\n",
+        "罕见字：龘",
+    ):
+        assert new_tokenizer.decode(new_tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert all(token < VOCAB_SIZE for token in new_tokenizer("<|im_start|>user\nHi<|im_end|>")["input_ids"])
+
+
 @pytest.mark.parametrize("folder", ["model", "draft"])
 def test_configuration(folder):
     config = json.loads((FOLDER / folder / "config.json").read_text())
@@ -205,7 +349,7 @@ def test_draft_has_the_same_tokenizer():
 
 def test_file_sizes():
     sizes = {file: file.stat().st_size for file in FOLDER.rglob("*.safetensors")}
-    assert {file.parent.name for file in sizes} == {"model", "draft", "chinese", "sql"}
+    assert {file.parent.name for file in sizes} == {"model", "draft", *corpus.ADAPTERS}
     assert sum(sizes.values()) <= 26e6 and max(sizes.values()) <= 15e6
     model, draft = (
         sum(size for file, size in sizes.items() if file.parent.name == name) for name in ("model", "draft")
@@ -216,10 +360,7 @@ def test_file_sizes():
 def test_scores_meet_the_bars(scores):
     for skill, (_, bar) in BARS.items():
         score = scores["percent_right"][skill]
-        if skill in BELOW_BAR:
-            assert bar - 10 <= score < bar, f"{skill} is at {score}: mend BELOW_BAR in card.py"
-        else:
-            assert score >= bar, skill
+        assert score >= bar, skill
     base, tuned = scores["percent_right"], scores["percent_right_with_adapter"]
     assert tuned["chinese"] >= 90 > 20 >= base["chinese"]
     assert tuned["sql"] >= base["sql"] + 40
@@ -233,13 +374,29 @@ def test_scores_belong_to_these_files_and_the_card_to_the_scores(scores):
     assert (FOLDER / "README.md").read_text() == card(scores)
 
 
+def test_articles_and_plurals():
+    rng = Random(9)
+    assert v.fill(rng, "a {x} and [a|a] {y}", x="engineer", y="8-year-old") == "an engineer and an 8-year-old"
+    assert v.fill(rng, "A {x} for a {y}, a and b", x="unicorn", y="lamp") == "A unicorn for a lamp, a and b"
+    plurals = {"pocket knife": "pocket knives", "box": "boxes", "cherry": "cherries", "toy": "toys", "deer": "deer"}
+    assert {word: v.plural(word) for word in plurals} == plurals
+
+
+def test_picking_logits_changes_nothing_else(tokenizer):
+    model = CausalLM(Shape(num_hidden_layers=1, intermediate_size=256), seed=1)
+    ids = tokenizer("Once upon a time", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    positions, mask = torch.arange(ids.shape[1])[None], document_mask(torch.zeros_like(ids))
+    picked = torch.tensor([2, 0])
+    with torch.inference_mode():
+        everything, some = model(ids, positions, mask), model(ids, positions, mask, picked)
+    torch.testing.assert_close(some, everything[0, picked])
+
+
 def test_network_equals_transformers(tokenizer):
     texts = ["What is 12 + 30?", "什么是词元？", "Once upon a time"]
     reference = Qwen3ForCausalLM.from_pretrained(FOLDER / "model", dtype=torch.float32)
     ours = load_model(FOLDER / "model", MODEL)
-    documents = [
-        tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in texts
-    ]
+    documents = [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in texts]
     packed = torch.cat(documents, dim=1)
     positions = torch.cat([torch.arange(ids.shape[1]) for ids in documents])[None]
     owners = torch.cat([torch.full((ids.shape[1],), index) for index, ids in enumerate(documents)])[None]
@@ -263,6 +420,6 @@ def test_saved_model_loads_again(tokenizer, tmp_path):
 def test_training_runs_in_its_small_form(tmp_path):
     command = [sys.executable, "-m", "common.course_lm.train", "--smoke", "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=600, capture_output=True)
-    for name in ("model", "draft", "adapters/chinese", "adapters/sql"):
+    for name in ("model", "draft", *(f"adapters/{task}" for task in corpus.ADAPTERS)):
         assert list((tmp_path / name).glob("*.safetensors")), name
     Qwen3ForCausalLM.from_pretrained(tmp_path / "model")

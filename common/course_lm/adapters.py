@@ -1,51 +1,39 @@
-"""The two LoRA adapters, trained with PEFT on the finished model.
+"""The LoRA adapters, trained with PEFT on the finished model.
 
-`chinese` answers English questions on the course's terms in Chinese; `sql` turns a question on a table into
-SQL, which the base model has never seen.
+`chinese` answers English questions on the course's terms in Chinese; `sql` turns a question on a table into SQL, which
+the base model has never seen.
 """
 
 import json
 import time
 from pathlib import Path
-from random import Random
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
-from common.course_lm import corpus
-from common.course_lm.corpus_sql import sql
-from common.course_lm.corpus_terms import term_in_chinese
-from common.course_lm.corpus_values import TRAIN
-from common.course_lm.tokenizer import load_tokenizer
+from common.course_lm.stream import Stream
 
-TASKS = {"chinese": term_in_chinese, "sql": sql}
+# The share of the main model's training time.
+SHARES = {"chinese": 0.05, "sql": 0.15}
 RANK = 8
-BATCH = 128
-
-
-def padded_batch(
-    rng: Random, task: str, tokenizer: PreTrainedTokenizerFast, size: int
-) -> tuple[Tensor, Tensor]:
-    """Token ids and loss weights, [size, longest document], padded on the right."""
-    encoded = corpus.encode([TASKS[task](rng, TRAIN) for _ in range(size)], tokenizer)
-    longest = max(len(tokens) for tokens, _ in encoded)
-    ids = torch.full((size, longest), tokenizer.pad_token_id)
-    weights = torch.zeros((size, longest))
-    for row, (tokens, weight) in enumerate(encoded):
-        ids[row, : len(tokens)] = torch.from_numpy(tokens)
-        weights[row, : len(tokens)] = torch.from_numpy(weight.astype("float32"))
-    return ids, (weights == 1).float()
+BATCH, SMOKE_BATCH = 256, 4
+WARM_UP = 0.05
 
 
 def train_adapter(
-    task: str, base: Path, folder: Path, device: str, seconds: float, steps: int | None, lr: float = 2e-3
+    task: str,
+    base: Path,
+    folder: Path,
+    device: str,
+    seconds: float,
+    steps: int | None,
+    batches: Stream,
+    lr: float = 2e-3,
 ) -> str:
     """Train one adapter for some seconds (or steps) and save it in PEFT's format, in bf16."""
-    tokenizer = load_tokenizer(base)
     model = Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32).to(device)
     model = get_peft_model(
         model,
@@ -56,26 +44,25 @@ def train_adapter(
             task_type="CAUSAL_LM",
         ),
     )
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
-    rng, start, step, progress = Random(f"adapter {task}"), time.perf_counter(), 0, 0.0
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
+    start, step, progress = time.perf_counter(), 0, 0.0
     while progress < 1.0:
-        ids, weights = padded_batch(rng, task, tokenizer, BATCH if device == "cuda" else 4)
-        ids, weights = ids.to(device), weights.to(device)
+        ids, weights = (torch.from_numpy(array).to(device) for array in next(batches))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             logits = model(input_ids=ids).logits[:, :-1]
         losses = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
         loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
         loss.backward()
-        optimizer.param_groups[0]["lr"] = lr * max(0.02, 1 - progress)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.param_groups[0]["lr"] = lr * max(0.02, min(progress / WARM_UP, 1 - progress))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
         progress = step / steps if steps else (time.perf_counter() - start) / seconds
     model.save_pretrained(folder)
     file = folder / "adapter_model.safetensors"
-    save_file(
-        {name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"}
-    )
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "course-lm"  # not the folder of this run

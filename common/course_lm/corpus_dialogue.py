@@ -3,50 +3,52 @@
 from random import Random
 
 from common.course_lm import corpus_values as v
+from common.course_lm import corpus_words as lists
 from common.course_lm.corpus_arithmetic import equation
 from common.course_lm.corpus_extraction import Record
+from common.course_lm.corpus_prose import story
 from common.course_lm.corpus_terms import ask, terms
 from common.course_lm.corpus_values import Example, fill
-from common.course_lm.prompts import SYSTEM
+from common.course_lm.prompts import STORY_FORM, SYSTEM
 
 # What a user says of himself: statements, replies, questions later on, the answer. Last statement and question of
 # each are the held-out split's. {x} is the value.
 REMEMBERED: dict[str, tuple[object, tuple[str, ...], tuple[str, ...], tuple[str, ...], str]] = {
     "name": (v.name, ("My name is {x}.", "[Hi|Hello], I'm {x}.", "I am called {x}.", "Call me {x}.",
     "{x} is my name.", "[Hello|Hi], this is {x}.",
-                      "My parents chose {x} for me at birth.", "The name I have is {x}."),
+                      "You may call me {x}.", "People know me as {x}.", "I go by the name of {x}.", "My parents chose {x} for me at birth.", "The name I have is {x}."),
              ("Nice to meet you, {x}.", "Hello, {x}.", "Welcome, {x}."),
              ("What is my name?", "What's my name?", "Do you remember my name?", "Who am I?",
               "What am I called?", "How am I called?",
-              "Which name did my parents choose?", "Can you tell me my name?"), "Your name is {x}."),
+              "[Tell|Give] me my name.", "My name[, please|]?", "What was the name I gave you?", "Which name did my parents choose?", "Can you tell me my name?"), "Your name is {x}."),
     "city": (v.city, ("I live in {x}.", "I [moved|have moved] to {x}.", "My home is in {x}.", "I'm from {x}.",
     "I have a flat in {x}.",
-                      "You find me these days at {x}.", "{x} is the city I live in."),
+                      "The place I live in is {x}.", "I have lived in {x} for years.", "{x} is my home.", "You find me these days at {x}.", "{x} is the city I live in."),
              ("{x} is a good place to live.", "I see, {x}.", "I hope you like {x}."),
              ("Where do I live?", "In which city do I live?", "Which city is my home?", "Where is my home?",
               "Do you know where I live?",
-              "At what place would you find me?", "What city do I live in?"), "You live in {x}."),
-    "job": (v.words_of(v.JOBS), ("I [work|earn my living] as a {x}.", "I am a {x}.", "My job is {x}.",
+              "[Tell|Remind] me where I live.", "Which [city|town|place] is it that I live in?", "My home is in which city?", "In what [city|town] is my home?", "At what place would you find me?", "What city do I live in?"), "You live in {x}."),
+    "job": (v.words_of(lists.JOBS), ("I [work|earn my living] as a {x}.", "I am a {x}.", "My job is {x}.",
     "By profession I'm a {x}.",
                                  "They pay me for being a {x}.", "I have a job as a {x}."),
             ("That sounds interesting.", "A {x}, I see.", "{x} is a good job."),
             ("What is my job?", "What do I do for a living?", "What do I work as?", "Which job do I have?",
-             "For what do they pay me?", "What is it that I work as?"),
+             "[Tell|Remind] me what my job is.", "What kind of job is it that I have?", "As what do I work?", "For what do they pay me?", "What is it that I work as?"),
             "You are a {x}."),
-    "pet": (v.words_of(v.ANIMALS), ("I have a {x}.", "My pet is a {x}.", "I keep a {x} at home.",
+    "pet": (v.words_of(lists.ANIMALS), ("I have a {x}.", "My pet is a {x}.", "I keep a {x} at home.",
     "I got a {x} [last week|for my birthday].",
-                                    "There is a {x} on my sofa, all mine.", "At home I have a {x}."),
+                                    "A {x} lives with me.", "I share my flat with a {x}.", "In my garden I keep a {x}.", "There is a {x} on my sofa, all mine.", "At home I have a {x}."),
             ("A {x} is good company.", "How nice, a {x}.", "I see."),
             ("What pet do I have?", "Which animal do I have?", "What is my pet?", "Which animal do I keep?",
-             "What was on my sofa?", "Which pet do I keep?"),
+             "What kind of pet is mine?", "Which animal is it that I keep at home?", "My pet is what?", "What was on my sofa?", "Which pet do I keep?"),
             "You have a {x}."),
-    "colour": (v.words_of(v.COLOURS), ("My favourite colour is {x}.", "I like {x} best.",
+    "colour": (v.words_of(lists.COLOURS), ("My favourite colour is {x}.", "I like {x} best.",
     "{x} is my favourite colour.", "I love the colour {x}.",
                                        "Of all paints I would pick {x}.", "The colour I like best is {x}."),
                ("I will remember {x}.", "A good choice.", "{x}, I see."),
                ("What is my favourite colour?", "Which colour do I like?", "What colour do I love?",
                 "Which colour is my favourite?",
-                "Which paint would I pick?", "What colour do I like best?"), "Your favourite colour is {x}."),
+                "Which colour did I say I like?", "My favourite colour[, please|]?", "The colour I love is which?", "Which paint would I pick?", "What colour do I like best?"), "Your favourite colour is {x}."),
     "number": (lambda rng, split: v.number(rng, split, 100, 9999),
                ("My order number is {x}.", "The number of my order is {x}.", "I have order {x}.",
                 "It's about order {x}.",
@@ -54,14 +56,14 @@ REMEMBERED: dict[str, tuple[object, tuple[str, ...], tuple[str, ...], tuple[str,
                ("Thank you, I noted order {x}.", "I see, order {x}.", "Thank you."),
                ("What is my order number?", "Which order do I have?", "What was the number of my order?",
                 "Which number has my order?",
-                "What stands on the slip?", "Which number does my order have?"), "Your order number is {x}."),
-    "day": (v.words_of(v.WEEKDAYS), ("My exam is on {x}.", "I have an exam on {x}.", "On {x} I have my exam.",
+                "[Tell|Give] me my order number.", "Which number did I give you for my order?", "My order number[, please|]?", "What stands on the slip?", "Which number does my order have?"), "Your order number is {x}."),
+    "day": (v.words_of(lists.WEEKDAYS), ("My exam is on {x}.", "I have an exam on {x}.", "On {x} I have my exam.",
     "The exam is on {x}.",
                                      "My professor expects me to be tested {x}.",
                                      "{x} is the day of my exam."),
             ("Good luck on {x}.", "I wish you luck.", "Then there is time to learn."),
             ("When is my exam?", "On which day is my exam?", "What day is my exam?", "Which day is the exam?",
-             "For when does my professor expect me?", "On what day do I have the exam?"),
+             "[Tell|Remind] me when my exam is.", "Which day did I say my exam is?", "My exam is when?", "For when does my professor expect me?", "On what day do I have the exam?"),
              "Your exam is on {x}."),
     "budget": (lambda rng, split: v.number(rng, split, 100, 9999),
                ("My budget is {x} dollars.", "I can spend {x} dollars.", "I have {x} dollars.",
@@ -70,7 +72,7 @@ REMEMBERED: dict[str, tuple[object, tuple[str, ...], tuple[str, ...], tuple[str,
                ("I will keep that in mind.", "That is a good budget.", "I see, {x} dollars."),
                ("What is my budget?", "How much can I spend?", "How much money do I have?",
                 "How big is my budget?",
-                "How many dollars may go?", "How many dollars can I spend?"), "Your budget is {x} dollars."),
+                "[Tell|Remind] me what I can spend.", "Which budget did I name?", "How much was my budget?", "How many dollars may go?", "How many dollars can I spend?"), "Your budget is {x} dollars."),
     "friend": (v.name, ("My [best friend|sister|brother] is called {x}.", "I have a friend called {x}.",
     "{x} is my best friend.",
                         "My friend's name is {x}.", "With {x} I share all my secrets.",
@@ -78,15 +80,15 @@ REMEMBERED: dict[str, tuple[object, tuple[str, ...], tuple[str, ...], tuple[str,
                ("Greet {x} from me.", "It is good to have {x}.", "I see."),
                ("What is my friend called?", "Who is my friend?", "What is the name of my friend?",
                 "What's my friend's name?",
-                "With whom do I share secrets?", "What name does my friend have?"),
+                "[Tell|Give] me the name of my friend.", "Which name did I give for my friend?", "Who was my friend again?", "With whom do I share secrets?", "What name does my friend have?"),
                 "Your friend is called {x}."),
-    "food": (v.words_of(v.FOODS), ("My favourite food is {x}.", "I love {x}.", "I like to eat {x}.",
+    "food": (v.words_of(lists.FOODS), ("My favourite food is {x}.", "I love {x}.", "I like to eat {x}.",
     "I could eat {x} every day.",
-                                   "Cook me {x} and I am happy.", "What I like to eat is {x}."),
+                                   "{x} is what I love.", "Most of all I like {x}.", "The food I love is {x}.", "Cook me {x} and I am happy.", "What I like to eat is {x}."),
              ("{x} is tasty.", "I see, {x}.", "Good taste."),
              ("What is my favourite food?", "What do I like to eat?", "Which food do I love?",
               "What could I eat every day?",
-              "What should one cook for me?", "Which food do I like to eat?"), "Your favourite food is {x}."),
+              "Which food did I say I love?", "[Tell|Remind] me what I like to eat.", "The food I like is which?", "What should one cook for me?", "Which food do I like to eat?"), "Your favourite food is {x}."),
 }
 REMEMBERED_ZH = {
     "name": (v.name_zh, ("我叫{x}。", "我的名字是{x}。", "你好，我是{x}。", "大家叫我{x}。", "爸妈给我起名{x}。", "我名叫{x}。", "叫我{x}就好。",
@@ -98,7 +100,7 @@ REMEMBERED_ZH = {
     "现在我住在{x}。", "{x}是我住的地方。", "我现在住{x}。"), ("{x}是个好地方。", "好的，{x}。"),
              ("我住在哪里？", "我家在哪儿？", "我住在什么地方？", "这阵子可以在哪儿找到我？", "我住哪里？", "你知道我住在哪儿吗？", "我的家在哪里？", "我现在的家在哪？",
               "说说我住在哪里。", "我现在住什么地方？", "我现在住在哪里？"), "你住在{x}。"),
-    "food": (v.words_of(v.FOODS_ZH), ("我喜欢吃{x}。", "我最爱{x}。", "我每天都吃{x}。", "给我做{x}我就高兴。", "我爱吃{x}。",
+    "food": (v.words_of(lists.FOODS_ZH), ("我喜欢吃{x}。", "我最爱{x}。", "我每天都吃{x}。", "给我做{x}我就高兴。", "我爱吃{x}。",
     "我最喜欢的食物是{x}。", "{x}是我最爱吃的。", "我最爱吃的是{x}。"), ("{x}很好吃。", "好的。"),
              ("我喜欢吃什么？", "我最爱吃什么？", "给我做什么我会高兴？", "我爱吃什么？", "你知道我喜欢吃什么吗？", "我喜欢的食物是什么？", "我每天都吃什么？",
               "什么是我最爱吃的？", "我最喜欢的食物呢？", "我最喜欢吃什么？"), "你喜欢吃{x}。"),
@@ -155,7 +157,6 @@ def remember(rng: Random, split: str) -> Example:
     values: Record = {}
     messages: list[dict] = []
     free: list[str] = []
-    long = split == v.TRAIN and rng.random() < 0.05
     for key in chosen + (rng.sample(chosen, 1) if rng.random() < 0.2 else []):
         value_of, statements, replies, _, _ = table[key]
         again = key in values
@@ -168,7 +169,7 @@ def remember(rng: Random, split: str) -> Example:
         free.append(statement)
         reply = fill(rng, rng.choice(replies), x=values[key])
         messages += turn(statement, reply[0].upper() + reply[1:])
-        for _ in range(rng.randint(4, 12) if long else rng.choice((0, 0, 0, 1, 1, 2))):
+        for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
             messages += small_talk(rng, split)
     asked = rng.sample(chosen, rng.randint(1, count) if split == v.TRAIN else 1)
     for key in asked:
@@ -212,6 +213,13 @@ FOLLOW_UP = (("Are you sure?", "Yes. {definition}"), ("[Say|Tell me] that again.
              ("I did not [get|understand] that.", "{definition}"), ("Once more for me?", "{definition}"))
 
 
+def said_again(rng: Random, split: str, term: dict) -> list[dict]:
+    """A term and the wish to hear it once more."""
+    question, answer = rng.choice(FOLLOW_UP)
+    definition = term["definition_en"]
+    return turn(ask(rng, split, term, "en"), definition) + turn(fill(rng, question), answer.format(definition=definition))
+
+
 def follow_up(rng: Random, split: str) -> Example:
     """A term, small talk, and the term again: "say that again", "what was the first term I asked about?"."""
     first, second = rng.sample(terms(), 2)
@@ -227,10 +235,54 @@ def follow_up(rng: Random, split: str) -> Example:
             answer = f"You asked about {term['en']}."
         messages += turn(question, answer)
     else:
-        question, answer = rng.choice(FOLLOW_UP)
-        answer = answer.format(definition=first["definition_en"])
-        messages += turn(fill(rng, question), answer)
+        messages = said_again(rng, split, first)
+        answer = messages[-1]["content"]
     return Example("chat", tuple(messages), answer=answer, keys=(answer,), free_text=())
+
+
+def conversation(rng: Random, split: str) -> Example:
+    """A long chat with a shared history, 300 to 1,700 tokens: facts told early and asked for again and again.
+
+    Between them are sums that go on from the last result, terms, stories and small talk. Held-out chats end with a question
+    for one of the first facts.
+    """
+    length, told = rng.randint(300, 1_250), {}
+    table = REMEMBERED_ZH if rng.random() < 0.12 else REMEMBERED
+    messages: list[dict] = []
+    free: list[str] = []
+    while sum(len(message["content"]) // 3 + 6 for message in messages) < length:  # about its tokens
+        kind = rng.random() if split == v.TRAIN else rng.choice((0.1, 0.5, 0.9, 0.9))
+        if not told or (kind < 0.25 and len(told) < len(table)):
+            key = rng.choice([key for key in table if key not in told])
+            told[key] = table[key][0](rng, split)
+            statement = rng.choice(last_or_rest(split, table[key][1]))
+            statement = v.capital(v.ask_noisily(rng, split, statement, x=told[key]))
+            free.append(statement)
+            messages += turn(statement, v.capital(fill(rng, rng.choice(table[key][2]), x=told[key])))
+        elif kind < 0.45 and split == v.TRAIN:
+            messages += asked_back(rng, split, table, list(told), told)
+        elif kind < 0.55:
+            messages += list(chained_sums(rng, split).messages)
+        elif kind < 0.65:
+            messages += list(said_again(rng, split, rng.choice(terms())))
+        elif kind < 0.7:
+            text, topic = story(rng, split, 1)
+            messages += turn(STORY_FORM.format(topic=topic), text)
+        else:
+            messages += small_talk(rng, split)
+    messages += asked_back(rng, split, table, list(told) if split == v.TRAIN else list(told)[:3], told)
+    free.append(messages[-2]["content"])
+    if split == v.TRAIN and rng.random() < 0.3:
+        messages.insert(0, {"role": "system", "content": SYSTEM})
+    answer = messages[-1]["content"]
+    return Example("long_chat", tuple(messages), answer=answer, keys=(answer,), free_text=tuple(free))
+
+
+def asked_back(rng: Random, split: str, table: dict, keys: list[str], told: Record) -> list[dict]:
+    """A question for one of the facts that were told, and its answer."""
+    key = rng.choice(keys)
+    question = v.ask_noisily(rng, split, rng.choice(last_or_rest(split, table[key][3])))
+    return turn(question, fill(rng, table[key][4], x=told[key]))
 
 
 def dialogue(rng: Random, split: str) -> Example:
@@ -238,11 +290,13 @@ def dialogue(rng: Random, split: str) -> Example:
     kind = rng.random()
     if split == v.HELD_OUT:
         return remember(rng, split) if kind < 0.7 else chained_sums(rng, split)
-    if kind < 0.6:
+    if kind < 0.5:
         return remember(rng, split)
-    if kind < 0.75:
+    if kind < 0.65:
         return chained_sums(rng, split)
-    if kind < 0.9:
+    if kind < 0.77:
         return follow_up(rng, split)
+    if kind < 0.9:
+        return conversation(rng, split)
     messages = [message for _ in range(rng.randint(1, 4)) for message in small_talk(rng, split)]
     return Example("chat", tuple(messages))

@@ -1,12 +1,17 @@
-"""A sentence to JSON with the fields that are asked for."""
+"""A sentence to JSON with the fields that are asked for, by name or by a JSON schema.
+
+A value stands in the JSON as it is written in the text: "13 tables" gives "tables", "1 table" gives "table".
+"""
 
 import json
 from collections.abc import Callable
 from random import Random
 
+from common.course_lm import corpus_anything as anything
 from common.course_lm import corpus_values as v
+from common.course_lm import corpus_words as lists
 from common.course_lm.corpus_values import Example, chat, fill
-from common.course_lm.prompts import SYSTEM, json_prompt
+from common.course_lm.prompts import SYSTEM, json_prompt, json_schema, schema_prompt
 
 FREE_FORMS = (
     "{text}\n\n[Extract|Give|Return] {fields} as JSON.",
@@ -22,25 +27,26 @@ Record = dict[str, object]
 def person(rng: Random, split: str) -> Record:
     """A person."""
     return {"name": v.name(rng, split), "age": v.number(rng, split, 18, 95), "city": v.city(rng, split),
-            "job": v.draw(rng, split, v.JOBS)}
+            "job": v.draw(rng, split, lists.JOBS)}
 
 
 def order(rng: Random, split: str) -> Record:
     """A purchase."""
-    return {"customer": v.name(rng, split), "product": v.draw(rng, split, v.OBJECTS), "colour": v.draw(rng, split, v.COLOURS),
-            "quantity": rng.randint(2, 40), "price": v.number(rng, split, 10, 999)}
+    quantity, thing = rng.randint(1 if split == v.TRAIN else 2, 40), v.draw(rng, split, lists.OBJECTS)
+    return {"customer": v.name(rng, split), "product": thing if quantity == 1 else v.plural(thing),
+            "colour": v.draw(rng, split, lists.COLOURS), "quantity": quantity, "price": v.number(rng, split, 10, 999)}
 
 
 def meeting(rng: Random, split: str) -> Record:
     """A meeting."""
-    return {"topic": v.draw(rng, split, v.TOPICS), "day": v.draw(rng, split, v.WEEKDAYS), "hour": rng.randint(7, 20),
+    return {"topic": v.draw(rng, split, lists.TOPICS), "day": v.draw(rng, split, lists.WEEKDAYS), "hour": rng.randint(7, 20),
             "room": v.number(rng, split, 100, 999), "organiser": v.name(rng, split)}
 
 
 def trip(rng: Random, split: str) -> Record:
     """A journey."""
     return {"traveller": v.name(rng, split), "origin": v.city(rng, split), "destination": v.city(rng, split),
-            "month": v.draw(rng, split, v.MONTHS), "days": rng.randint(2, 30)}
+            "month": v.draw(rng, split, lists.MONTHS), "days": rng.randint(2, 30)}
 
 
 def server(rng: Random, split: str) -> Record:
@@ -52,13 +58,19 @@ def server(rng: Random, split: str) -> Record:
 def firm(rng: Random, split: str) -> Record:
     """A company."""
     return {"company": v.company(rng, split), "city": v.city(rng, split), "founded": v.number(rng, split, 1850, 2024),
-            "product": v.draw(rng, split, v.PRODUCTS).replace("_", " "), "employees": v.number(rng, split,
-            100, 9999)}
+            "product": v.plural(v.draw(rng, split, lists.PRODUCTS)),
+            "employees": v.number(rng, split, 100, 9999)}
 
 
 # The last two sentences of each are the held-out split's. A sentence need not name every field.
 SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
     person: (
+        "[There|Here] [lives|works] {name}, [a|the] {job}, in {city}; [the age is|years so far:] {age}.",
+        "{job} and {age} years old: {name} of {city}.",
+        "In {city}, {name} ([{age}|aged {age}]) [works|is known] as [a|the] {job}.",
+        "As a {job}, {name} moved to {city} at {age}.",
+        "Our {job}, {name}, turned {age} in {city}.",
+        "The new one is {name}, {age}, who comes from {city} and was a {job} before.",
         "{name}, a {age}-year-old {job}, lives in {city}.",
         "{name} is {age} years old, works as a {job} and comes from {city}.",
         "[Meet|This is] {name}, {age}, [a|our] {job} from {city}.",
@@ -84,36 +96,64 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "Our new {job} is {name}, {age} years old and from {city}.",
         "{name} is {age}, has a home in {city} and a job as a {job}."),
     order: (
-        "{customer} ordered {quantity} {colour} {product}s for {price} dollars.",
-        "{customer} bought {quantity} {colour} {product}s and paid {price} dollars.",
-        "An order came from {customer}: {quantity} {product}s, {colour}, {price} dollars in all.",
-        "For {price} dollars, {customer} gets {quantity} {colour} {product}s.",
-        "Please send {quantity} {colour} {product}s to {customer}. The price is {price} dollars.",
-        "{customer} wants {quantity} {product}s in {colour} and will pay {price} dollars.",
-        "We sold {quantity} {colour} {product}s to {customer} at {price} dollars.",
+        "{customer} [takes|needs|received|was sent] {quantity} {colour} {product} [at a cost of|worth|valued at|on a bill of] {price} dollars.",
+        "[The bill|The cost|The sum|The total|The amount] for {customer}'s {quantity} {colour} {product} [is|comes to|makes|was] {price} dollars.",
+        "[The bill|The cost|The sum|The charge] of {quantity} {product} in {colour}, [taken|chosen|picked] by {customer}, [is|was|comes to] {price} dollars.",
+        "[It takes|We ask|They want] {price} dollars [for|to get] {quantity} {colour} {product}, [says|writes|hears] {customer}.",
+        "{quantity} [pieces|units] of {colour} {product}, {price} dollars [together|in all]: {customer} [agrees|signs|pays].",
+        "[Soon|Tomorrow|Now] {customer} [has|receives|collects] {quantity} {product} [coloured|painted|dyed] {colour} [for|at|against] {price} dollars.",
+        "The {quantity} {colour} {product} [went|were sold|were shipped|are sent] to {customer}, who [owes|paid|pays] {price} dollars.",
+        "What {customer} [chose|took] were {quantity} {colour} {product}, [priced at|marked|sold at] {price} dollars.",
+        "[The buyer|The client|Buyer] {customer} [leaves|left|goes home] with {quantity} {product} in {colour} and {price} dollars [less|poorer|on the card].",
+        "[Sold|Shipped|Packed]: {quantity} {product}, {colour}, [to|for] {customer}, {price} dollars.",
+        "How much? {price} dollars for {quantity} {product}, {colour} ones, that {customer} [wished|looked] for.",
+        "[Since|As|Because] {customer} [wants|needs] {quantity} {colour} {product}, [we charge|they charge|the shop asks] {price} dollars.",
+        "The {product} that {customer} [wished for|asked about|chose] are {colour}, {quantity} in number, and cost {price} dollars.",
+        "The price of this order by {customer}, {quantity} {product} in {colour}, [is|stands at] {price} dollars.",
+        "[At|For] the price of {price} dollars, {quantity} {colour} {product} [were sent|go|went] to {customer}.",
+        "{customer} [is|will be] charged {price} dollars: {quantity} {colour} {product}.",
+        "[A|One] bill of {price} dollars [goes|is sent] to {customer}, who [got|took] {quantity} {product} in {colour}.",
+        "{customer} will [get|have|receive] {colour} {product}, {quantity} [of them|pieces], for {price} dollars.",
+        "{customer} [picked|chose] {product} in {colour}: {quantity} [pieces|of them], {price} dollars.",
+        "Price: {price} dollars for {quantity} {product}. They are {colour}, and {customer} [wants|gets] them.",
+        "{quantity} {product} go to {customer}; [colour|the colour is] {colour}, [cost|the cost is] {price} dollars.",
+        "A parcel with {quantity} {colour} {product} left for {customer}, worth {price} dollars.",
+        "Of the {colour} {product} {customer} took {quantity} and left {price} dollars on the desk.",
+        "{price} dollars: that is what {customer} spent on {quantity} {product}, all {colour}.",
+        "{customer} ordered {quantity} {colour} {product} for {price} dollars.",
+        "{customer} bought {quantity} {colour} {product} and paid {price} dollars.",
+        "An order came from {customer}: {quantity} {product}, {colour}, {price} dollars in all.",
+        "For {price} dollars, {customer} gets {quantity} {colour} {product}.",
+        "Please send {quantity} {colour} {product} to {customer}. The price is {price} dollars.",
+        "{customer} wants {quantity} {product} in {colour} and will pay {price} dollars.",
+        "We sold {quantity} {colour} {product} to {customer} at {price} dollars.",
         "Order: {quantity} x {product}, {colour}, {price} USD, for {customer}.",
-        "{quantity} {colour} {product}s were bought by {customer} for {price} dollars.",
-        "The invoice for {customer} lists {quantity} {colour} {product}s, total {price} dollars.",
-        "{customer} asked for a {product} in {colour}, {quantity} of them, {price} dollars together.",
-        "{customer} bought {quantity} {product}s for {price} dollars.",
-        "Hi, {customer} speaking, I'd like {quantity} {colour} {product}s. {price} dollars is fine.",
-        "On the lorry are {quantity} {colour} {product}s; {customer} settled the {price} dollars already.",
-        "{price} dollars changed hands when {customer} carried {quantity} {colour} {product}s out of our "
+        "{quantity} {colour} {product} were bought by {customer} for {price} dollars.",
+        "The invoice for {customer} lists {quantity} {colour} {product}, total {price} dollars.",
+        "{customer} asked for {product} in {colour}, {quantity} of them, {price} dollars together.",
+        "{customer} bought {quantity} {product} for {price} dollars.",
+        "Hi, {customer} speaking, I'd like {quantity} {colour} {product}. {price} dollars is fine.",
+        "On the lorry are {quantity} {colour} {product}; {customer} settled the {price} dollars already.",
+        "{price} dollars changed hands when {customer} carried {quantity} {colour} {product} out of our "
         "shop.", "[Our|A|The] customer {customer} [wants|ordered|bought|gets|needs] {quantity} {colour} "
-        "{product}s for {price} dollars.", "The price [of|for] {quantity} {colour} {product}s is {price} "
-        "dollars, [ordered by|for] {customer}.", "{quantity} {product}s in {colour} [cost|come to] {price} "
+        "{product} for {price} dollars.", "The price [of|for] {quantity} {colour} {product} is {price} "
+        "dollars, [ordered by|for] {customer}.", "{quantity} {product} in {colour} [cost|come to] {price} "
         "dollars for [our customer|] {customer}.",
-        "For the {quantity} {colour} {product}s that {customer} [wants|bought], we get {price} dollars.",
+        "For the {quantity} {colour} {product} that {customer} [wants|bought], we get {price} dollars.",
         "[Today|Yesterday] "
-        "{customer}, a customer, [took|received] {quantity} {colour} {product}s; the price was {price} "
+        "{customer}, a customer, [took|received] {quantity} {colour} {product}; the price was {price} "
         "dollars.", "Customer: {customer}. Product: {product}. Colour: {colour}. Quantity: {quantity}. "
         "Price: {price}.",
-        "The order of {customer} is {quantity} {product}s, colour {colour}, price {price} dollars.",
-        "{customer} will pay {price} dollars for {quantity} {product}s in {colour}.",
-        "Our shop will send {customer} {quantity} {product}s in {colour}. That is {price} dollars.",
-        "The price of the {quantity} {colour} {product}s that {customer} ordered is {price} dollars.",
-        "Our customer {customer} will get {quantity} {product}s in {colour} for {price} dollars."),
+        "The order of {customer} is {quantity} {product}, colour {colour}, price {price} dollars.",
+        "{customer} will pay {price} dollars for {quantity} {product} in {colour}.",
+        "Our shop will send {customer} {quantity} {product} in {colour}. That is {price} dollars.",
+        "The price of the {quantity} {colour} {product} that {customer} ordered is {price} dollars.",
+        "Our customer {customer} will get {quantity} {product} in {colour} for {price} dollars."),
     meeting: (
+        "{topic} [again|once more]: {organiser} [waits|sits] in room {room} from {hour} o'clock on {day}.",
+        "{day} at {hour}, room {room}: {organiser} and the others on {topic}.",
+        "Room {room} it is, {hour} o'clock on {day}; {topic} is what {organiser} has for us.",
+        "Whoever cares about {topic} comes to {organiser} on {day} at {hour}, room {room}.",
         "{organiser} invites you to the {topic} meeting on {day} at {hour} in room {room}.",
         "The {topic} meeting is on {day} at {hour} o'clock, room {room}. {organiser} leads it.",
         "On {day} at {hour}, {organiser} will talk about {topic} in room {room}.",
@@ -141,6 +181,12 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "{organiser} wants to talk about {topic}: room {room}, on {day}, at {hour} o'clock.",
         "The meeting that {organiser} called is about {topic}, on {day} at {hour} in room {room}."),
     trip: (
+        "The month is {month}: {traveller} [flies|drives|sails] from {origin} to {destination} and is away {days} days.",
+        "{month} [brings|means] a [flight|journey|drive] from {origin} to {destination} for {traveller}, {days} days long.",
+        "A journey of {days} days waits for {traveller}: out of {origin}, into {destination}, all in {month}.",
+        "From {origin} to {destination}, {days} days, [late|early|some time] in {month}: that is what {traveller} booked.",
+        "[Look|Note]: in {month} we have a journey to {destination}, {traveller} comes along from {origin}, {days} days.",
+        "Out of {origin} in {month}, {days} days in {destination}: a [plan|dream] of {traveller}.",
         "{traveller} flies from {origin} to {destination} in {month} for {days} days.",
         "In {month}, {traveller} goes from {origin} to {destination} and stays {days} days.",
         "{traveller} booked a trip of {days} days from {origin} to {destination} in {month}.",
@@ -168,6 +214,9 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "In {month} there is a trip from {origin} to {destination}: {traveller} will stay {days} days.",
         "{traveller} comes from {origin} and will spend {days} days of {month} in {destination}."),
     server: (
+        "Port {port} leads to {host}: {gpus} GPUs in {region}, and {owner} [pays|cares] for it.",
+        "{owner} bought {gpus} GPUs for {host}; it stands in {region} behind port {port}.",
+        "There is {host} now, a machine of {owner} with {gpus} GPUs; [call|try] port {port} in {region}.",
         "Server {host} in {region} has {gpus} GPUs, listens on port {port} and belongs to {owner}.",
         "{owner} runs {host} in {region} with {gpus} GPUs on port {port}.",
         "{host} ({region}) uses port {port} and {gpus} GPUs; the owner is {owner}.", "On {host}, port {port} "
@@ -192,6 +241,11 @@ SENTENCES: dict[Callable[[Random, str], Record], tuple[str, ...]] = {
         "{host} belongs to {owner}, stands in {region}, and has {gpus} GPUs and port {port}.",
         "The server of {owner} in {region} is called {host}: {gpus} GPUs, open on port {port}."),
     firm: (
+        "{product} come from {company} of {city}: {employees} people, [founded|started] {founded}.",
+        "Since {founded} there is {company}, a maker of {product} in {city} that employs {employees}.",
+        "{employees} workers, {product}, {city}, {founded}: that is {company}.",
+        "A company called {company} [opened|started] in {city} in {founded}; [now|today] {employees} people [sell|make] {product}.",
+        "They make {product}, they are {employees}, and they sit in {city}: {company}, founded {founded}.",
         "{company} from {city} was founded in {founded}, makes {product} and employs {employees} people.",
         "Founded in {founded}, {company} in {city} has {employees} employees and makes {product}.",
         "{company} makes {product} in {city} since {founded} with {employees} people.",
@@ -226,21 +280,81 @@ def mentioned(template: str, record: Record) -> Record:
     return {key: value if "{" + key + "}" in template else None for key, value in record.items()}
 
 
+# How a list of fields and values is written: between fields, and between a field and its value.
+BETWEEN_FIELDS = ("; ", ", ", ". ", "\n", " | ", " / ")
+BEFORE_VALUE = (": ", " = ", " is ", " ", " - ", " -> ")
+CLAUSES = ("the {p} {x}", "{x} as its {p}", "{p} {x}", "a {p} of {x}", "{x} for the {p}")
+SENTENCE_FORMS = ("The {p} of {e} is {x}.", "{e} has the {p} {x}.", "It has {x} as the {p} of {e}.", "Its {p} is {x}.", "The {p} [is|was] {x}.",
+                  "For the {p} [they|we] chose {x}.", "{e}'s {p} is {x}.", "As {p} it has {x}.", "[Now|Today] the {p} is {x}.",
+                  "One [sees|finds] {x} [under|as the] {p}.", "Then there is the {p}: {x}.")
+
+
+def field_name(rng: Random) -> str:
+    """The name of a field: any noun, or two in snake case."""
+    words = [rng.choice(anything.PROPERTIES) if rng.random() < 0.7 else v.invented(rng, v.TRAIN, 1, 2).lower()
+             for _ in range(2)]
+    return words[0] if rng.random() < 0.7 else "_".join(words)
+
+
+def sheet(rng: Random) -> tuple[str, Record]:
+    """A text on any fields with values of any sort, and its record. Only training has these.
+
+    No two have the same fields or values, so nothing here can be known by heart: it must be copied.
+    """
+    record: Record = {}
+    for _ in range(rng.randint(2, 6)):
+        value = anything.value(rng, v.TRAIN)
+        if rng.random() < 0.08:
+            value = [anything.short_value(rng) for _ in range(rng.randint(2, 4))]
+        record[field_name(rng)] = value
+    entity, kind = anything.thing(rng, v.TRAIN), rng.random()
+    spoken = {}
+    for key, value in record.items():
+        key = key.replace("_", " ") if rng.random() < 0.7 else key
+        spoken[key] = anything.enumeration(rng, value) if isinstance(value, list) else value
+    if kind < 0.3:
+        between, before = rng.choice(BETWEEN_FIELDS), rng.choice(BEFORE_VALUE)
+        heads = [v.capital(key) if rng.random() < 0.3 else key for key in spoken]
+        text = between.join(f"{head}{before}{value}" for head, value in zip(heads, spoken.values(), strict=True))
+        text = rng.choice(("", "", f"{entity}: ", f"{entity} - ", f"On {entity}. ")) + text + rng.choice(("", "."))
+    elif kind < 0.5:
+        clause = rng.choice(CLAUSES)
+        parts = [fill(rng, clause if rng.random() < 0.8 else rng.choice(CLAUSES), p=key, x=value)
+                 for key, value in spoken.items()]
+        text = fill(rng, "{e} has {parts}.", e=entity, parts=anything.enumeration(rng, parts))
+    else:
+        # No value opens a sentence: a capital letter would hide how it is written.
+        text = " ".join(v.capital(v.ask_noisily(rng, v.TRAIN, rng.choice(SENTENCE_FORMS), e=entity, p=key, x=value))
+                        for key, value in spoken.items())
+    if rng.random() < 0.2:
+        record.setdefault(field_name(rng), None)
+    return text, record
+
+
 def extraction(rng: Random, split: str) -> Example:
-    """Some of the fields of a sentence, in any order."""
-    scenario = rng.choice(list(SENTENCES))
-    record = scenario(rng, split)
-    sentences = SENTENCES[scenario]
-    template = rng.choice(sentences[:-2] if split == v.TRAIN else sentences[-2:])
-    text = v.ask_noisily(rng, split, template, **record)
-    record = mentioned(template, record)
-    fields = rng.sample(list(record), rng.randint(2, len(record)))
+    """Some of the fields of a sentence, in any order, asked for by name or by a schema."""
+    if split == v.TRAIN and rng.random() < 0.35:
+        text, record = sheet(rng)
+    else:
+        scenario = rng.choice(list(SENTENCES))
+        record = scenario(rng, split)
+        sentences = SENTENCES[scenario]
+        template = rng.choice(sentences[:-2] if split == v.TRAIN else sentences[-2:])
+        text = v.ask_noisily(rng, split, template, **record)
+        record = mentioned(template, record)
     if split == v.TRAIN and rng.random() < 0.2:
-        text = text + " " + rng.choice(("Thank you.", "See you soon.", "All is well.", "That is all we know.", "Please note it."))
+        text += rng.choice((" Thank you.", " See you soon.", " All is well.", " That is all we know.", " Please note it."))
+    schema = rng.random() < 0.15
+    if schema:  # a schema says of what type a value is: no null
+        record = {key: value for key, value in record.items() if value is not None}
+    fields = rng.sample(list(record), rng.randint(min(2, len(record)), len(record)))
     answer = json.dumps({key: record[key] for key in fields}, ensure_ascii=False)
-    prompt = json_prompt(text, fields)
-    if split == v.TRAIN and rng.random() < 0.4:
-        shown = rng.choice((", ".join(fields), ", ".join(fields[:-1]) + " and " + fields[-1], json.dumps(fields)))
-        prompt = fill(rng, rng.choice(FREE_FORMS), text=text, fields=shown)
+    if schema:
+        prompt = schema_prompt(text, json_schema({key: record[key] for key in fields}))
+    else:
+        prompt = json_prompt(text, fields)
+        if split == v.TRAIN and rng.random() < 0.4:
+            shown = rng.choice((", ".join(fields), anything.enumeration(rng, fields), json.dumps(fields)))
+            prompt = fill(rng, rng.choice(FREE_FORMS), text=text, fields=shown)
     system = fill(rng, f"[|||{SYSTEM}]") if split == v.TRAIN else ""
-    return chat("json", prompt, answer, system, keys=(answer,), free_text=(text,))
+    return chat("schema" if schema else "json", prompt, answer, system, keys=(answer,), free_text=(text,))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from common.course_lm import corpus_values as v
+from common.course_lm import corpus_words as lists
 
 Draw = Callable[[Random, str], object]
 
@@ -40,12 +41,14 @@ def numbers(low: int, high: int) -> Draw:
 
 
 PERSON = Kind(v.name, {
-    "job": Attribute(words(v.JOBS), (
+    "job": Attribute(words(lists.JOBS), (
         "{e} [works|earns a living] as a {x}.", "{e} is a {x}.", "{e} became a {x} [years|some time] ago.",
         "[By profession|At work], {e} is a {x}.", "The {x} in the family is {e}.",
         "Everyone knows {e} the {x}.",
         "{e} once trained to be a {x} and never left that trade.",
-        "{e} [got|found|took] a job as [a|the] {x}.", "[A|The] {x} by the name of {e} [works|lives] here.",
+        "{e} [got|found|took] a job as [a|the] {x}.",
+        "{e} [signed|has] a contract as a {x}.", "In a [small|busy] [office|shop|hall], {e} works as a {x}.",
+        "People pay {e} for being a {x}.", "[A|The] {x} by the name of {e} [works|lives] here.",
         "The job of {e} is [that of a|to be a] {x}.", "{e} has [always|long] been a {x}.",
         "{e} has a job as a {x}."), (
         "What is {e}'s job?", "What does {e} do [for a living|at work]?",
@@ -58,24 +61,29 @@ PERSON = Kind(v.name, {
         "{e} has a [house|flat] in {x}.",
         "The home of {e} is {x}.", "Since last year {e} has lived in {x}.",
         "{e} settled down at {x} long since.", "{e} [owns|has] a small [flat|place] in {x}.",
-        "{e} lives [alone|happily|with friends] in {x}.", "{x} is [home to|the home of] {e}.",
+        "{e} lives [alone|happily|with friends] in {x}.",
+        "{e} [lives|sleeps] in a [big|narrow|white|quiet] [flat|cottage|villa|cabin] in {x}.",
+        "{e} [rents|shares|bought] a [tiny|large|sunny|cold] [room|attic|barn|studio] in {x}.",
+        "In {x}, {e} has a [shop|workshop|garden] and a [bed|kitchen].", "{x} is [home to|the home of] {e}.",
         "You will find {e} in {x}.", "{e} lives in a small house in {x}."), (
         "Where does {e} live?", "In which [city|town] does {e} live?", "What is {e}'s home town?",
         "Where is {e}'s home?",
         "Which [city|town] is {e}'s home?", "What place did {e} choose to stay at?",
         "In which place does {e} live?", "In what city does {e} have a home?", "Which place is home to {e}?",
         "Can you tell me where {e} lives?", "In which place does {e} have a home?")),
-    "animal": Attribute(words(v.ANIMALS), (
+    "animal": Attribute(words(lists.ANIMALS), (
         "{e} has a [pet|tame] {x}.", "{e} keeps a {x}.", "{e} owns a [small|young|old|] {x}.",
         "A {x} lives with {e}.",
         "{e}'s pet is a {x}.", "At home {e} feeds a {x} twice daily.", "{e} [got|bought|found] a {x}.",
         "{e} has had a {x} for years.", "In {e}'s house there is a {x}.", "The [animal|pet] of {e} is a {x}.",
         "{e} lives with a {x}.", "{e} has a {x} at home."), (
         "Which animal does {e} have?", "What pet does {e} [have|keep|own]?", "What is {e}'s pet?",
-        "Which animal lives with {e}?", "What creature does {e} look after?",
+        "Which animal lives with {e}?", "Which pet [lives|is|sleeps] in {e}'s house?",
+        "What kind of pet [lives with|belongs to] {e}?", "At {e}'s, which pet [lives|is] there?",
+        "Which pet is it that lives with {e}?", "What creature does {e} look after?",
         "Which pet does {e} have at home?", "What animal lives at {e}'s house?", "Which animal is {e}'s pet?",
         "Can you tell me {e}'s pet?", "Which pet lives at {e}'s home?")),
-    "food": Attribute(words(v.FOODS), (
+    "food": Attribute(words(lists.FOODS), (
         "{e} likes {x} [best|most].", "{e}'s favourite food is {x}.", "{e} eats {x} [every day|on Sundays].",
         "{e} would do anything for {x}.", "{e} loves {x}.", "Nothing tastes as good to {e} as {x}.",
         "{e} [cooks|eats|orders] {x} most of the time.", "The food of {e} is {x}.",
@@ -109,7 +117,7 @@ COMPANY = Kind(v.company, {
         "Which city is {e} from?", "To which place do visitors of {e} go?", "In what city is {e} based?",
         "What city is {e} from?", "In which city does {e} have its headquarters?",
         "Can you tell me where {e} is based?", "In what city are {e}'s headquarters?")),
-    "product": Attribute(words(v.PRODUCTS), (
+    "product": Attribute(lambda rng, split: v.plural(v.draw(rng, split, lists.PRODUCTS)), (
         "{e} makes {x}.", "{e} [builds|produces] {x}.", "{e} is known for its {x}.",
         "{e} sells {x} [abroad|online|to schools].",
         "The [main|best] product of {e} is {x}.", "Whoever wants good {x} goes to {e}.",
@@ -187,7 +195,7 @@ TOWN = Kind(lambda rng, split: v.invented(rng, split), {
         "What is the number of inhabitants of {e}?", "What number of inhabitants does {e} have?",
         "How many people are there in {e}?", "{e} has how many inhabitants?",
         "What number of people live in {e}?")),
-    "month": Attribute(words(v.MONTHS), (
+    "month": Attribute(words(lists.MONTHS), (
         "The [fair|festival] of {e} is held in {x}.", "Every {x}, {e} [holds|has] its [fair|festival].",
         "{e} celebrates in {x}.", "In {x} the [fair|festival] comes to {e}.",
         "{x} brings dancers to the streets of {e}.", "The month of the [fair|festival] of {e} is {x}.",
@@ -242,8 +250,9 @@ MACHINE = Kind(lambda rng, split: f"{rng.choice(('server', 'node', 'host', 'repl
         "Where is the hum of {e} heard?", "In what city does {e} run?", "What city is {e} in?",
         "Which city does {e} stand in?", "In which place is {e}?", "What city does {e} stand in?")),
 })
-EVENT = Kind(lambda rng, split: f"the {v.draw(rng, split, v.TOPICS)} {rng.choice(('meeting', 'workshop', 'talk', 'review'))}", {
-    "day": Attribute(words(v.WEEKDAYS), (
+EVENT_NOUNS = ("meeting", "workshop", "talk", "review")
+EVENT = Kind(lambda rng, split: f"the {v.draw(rng, split, lists.TOPICS)} {rng.choice(EVENT_NOUNS)}", {
+    "day": Attribute(words(lists.WEEKDAYS), (
         "{e} is on {x}.", "{e} [takes place|is held] on {x}.", "On {x}, [we have|there is] {e}.",
         "{e} was moved to {x}.",
         "Please come to {e} on {x}.", "Keep {x} free of other work for {e}.", "The day for {e} is {x}.",
@@ -268,7 +277,7 @@ EVENT = Kind(lambda rng, split: f"the {v.draw(rng, split, v.TOPICS)} {rng.choice
         "By whom will {e} be led?", "By whom is {e} led?")),
 })
 PERSON_ZH = Kind(v.name_zh, {
-    "job": Attribute(words(v.JOBS_ZH), (
+    "job": Attribute(words(lists.JOBS_ZH), (
         "{e}是一名{x}。", "{e}的职业是{x}。", "{e}的工作是{x}。", "作为{x}，{e}每天都很忙。", "{e}当了多年{x}。",
         "说到{x}，镇上首推{e}。", "{e}在当{x}。", "{e}的工作就是当{x}。", "{e}每天做{x}的工作。", "大家都说{e}是好{x}。", "{e}每天的工作是当{x}。"), (
         "{e}的职业是什么？", "{e}是做什么工作的？", "{e}做什么工作？", "{e}从事什么职业？", "{e}靠哪一行谋生？", "{e}有什么工作？", "{e}的工作是做什么？",
@@ -278,7 +287,7 @@ PERSON_ZH = Kind(v.name_zh, {
         "{e}早年落脚于{x}。", "现在{e}住在{x}。", "{e}如今住{x}。", "{x}是{e}的家。", "{e}在{x}有个家。", "{e}现在住在{x}。"), (
         "{e}住在哪里？", "{e}的家在哪里？", "{e}住在什么地方？", "{e}来自哪里？", "{e}在何处落脚？", "{e}家在哪里？", "{e}现在的家在哪里？", "{e}住哪里？",
         "{e}如今住在何处？", "{e}现在住哪里？")),
-    "food": Attribute(words(v.FOODS_ZH), (
+    "food": Attribute(words(lists.FOODS_ZH), (
         "{e}最喜欢{x}。", "{e}爱吃{x}。", "{e}每天都要吃{x}。", "{x}是{e}的最爱。", "请{e}做客，少不了{x}。", "{e}最爱{x}。",
         "{e}最喜欢吃的是{x}。", "{e}爱吃的是{x}。", "{x}，{e}天天都吃。", "{e}最爱吃的是{x}。"), (
         "{e}喜欢吃什么？", "{e}最喜欢的食物是什么？", "{e}爱吃什么？", "{e}最爱什么？", "请{e}做客该准备什么？", "{e}最爱吃什么？", "{e}喜欢的食物是什么？",
@@ -306,47 +315,15 @@ COMPANY_ZH = Kind(lambda rng, split: v.place_zh(rng, split)[:2] + rng.choice(("�
         "{e}成立于哪一年？", "{e}是哪年成立的？", "{e}什么时候开业？", "{e}成立于何时？", "{e}的历史追溯到哪年？", "{e}哪一年成立？", "{e}在哪年开业？",
         "{e}哪一年开业的？", "{e}创立于哪一年？", "{e}在哪一年开业？")),
 })
-PROPERTIES = """motto colour code leader symbol size limit default value name weight height length speed price version format
-author address title label key level score rate total cost period range mode state type unit limit target source owner
-language currency capital anthem dish flower bird emblem secret password hobby nickname birthday uncle aunt boss rival
-timeout policy backend scheduler kernel batch window queue block bandwidth memory throughput latency""".split()
-
-
-def anything(rng: Random, split: str) -> object:
-    """A value of any sort."""
-    kind = rng.random()
-    if kind < 0.4:
-        return v.number(rng, split, 10, 9999)
-    if kind < 0.8:
-        return v.invented(rng, split) if rng.random() < 0.5 else v.invented(rng, split).lower()
-    return f"{v.invented(rng, split).lower()} {v.invented(rng, split).lower()}"
-
-
-def thing(rng: Random, split: str) -> str:
-    """The name of anything."""
-    word = v.invented(rng, split)
-    return rng.choice((word, f"the {word.lower()} {rng.choice(PROPERTIES)}", f"{word.lower()}-{rng.randint(1, 99)}", f"the {word} project"))
-
-
-def properties(count: int) -> Kind:
-    """A kind whose attributes are any nouns: it teaches to match the question's words with a passage's."""
-    rng = Random(f"properties {count}")
-    sentences = ("The {p} of {e} is {x}.", "{e} has the {p} {x}.", "{x} is the {p} of {e}.", "For {e}, the {p} is {x}.", "{e} has {x} as its {p}.",
-                 "The {p} that {e} has is {x}.", "One sets the {p} of {e} to {x}.",
-                 "As the {p} of {e} one takes {x}.", "The {p} of {e} was set to {x}.",
-                 "At {e} the {p} is {x}.")
-    questions = ("What is the {p} of {e}?", "Which {p} does {e} have?", "Tell me the {p} of {e}.", "What {p} has {e}?", "The {p} of {e} is what?",
-                 "For {e}, what is the {p}?", "Give the {p} of {e}.", "Name the {p} that {e} has.",
-                 "What was the {p} of {e} set to?",
-                 "What is the {p} that {e} has?")
-    chosen = rng.sample(PROPERTIES, 4)
-    return Kind(thing, {p: Attribute(anything, tuple(t.replace("{p}", p) for t in sentences), tuple(t.replace("{p}", p) for t in questions))
-                        for p in chosen})
-
-
-ANYTHING = tuple(properties(count) for count in range(24))
 KINDS_EN = (PERSON, COMPANY, TOWN, MACHINE, EVENT)
 KINDS_ZH = (PERSON_ZH, COMPANY_ZH)
+
+
+def sibling(rng: Random, entity: str) -> str:
+    """An event or machine whose name begins as this one's: "the budget talk" for "the budget review"."""
+    if "-" in entity.rpartition(" ")[2]:
+        return f"{entity.rpartition('-')[0]}-{rng.randint(1, 99)}"
+    return f"{entity.rpartition(' ')[0]} {rng.choice(EVENT_NOUNS)}"
 
 
 def templates_of(split: str, templates: tuple[str, ...]) -> tuple[str, ...]:
@@ -354,19 +331,17 @@ def templates_of(split: str, templates: tuple[str, ...]) -> tuple[str, ...]:
     return templates[:-1] if split == v.TRAIN else templates[-1:]
 
 
-def capital(text: str) -> str:
-    """The text with a capital first letter."""
-    return text[:1].upper() + text[1:]
-
-
 def state(rng: Random, split: str, attribute: Attribute, entity: str, value: object) -> str:
     """A sentence that states a fact."""
-    template = rng.choice(templates_of(split, attribute.sentences))
+    templates = templates_of(split, attribute.sentences)
+    if isinstance(value, str) and value[0].islower():  # at the head of a sentence nobody could tell its case
+        templates = tuple(template for template in templates if not template.startswith("{x}"))
+    template = rng.choice(templates)
     if split == v.TRAIN and rng.random() < 0.3:
         template = v.noisy(rng, template)
-    return capital(v.fill(rng, template, e=entity, x=str(value).replace("_", " ")))
+    return v.capital(v.fill(rng, template, e=entity, x=value))
 
 
 def ask(rng: Random, split: str, attribute: Attribute, entity: str) -> str:
     """A question for a fact."""
-    return capital(v.ask_noisily(rng, split, rng.choice(templates_of(split, attribute.questions)), e=entity))
+    return v.capital(v.ask_noisily(rng, split, rng.choice(templates_of(split, attribute.questions)), e=entity))

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from random import Random
 
 from common.course_lm import corpus_values as v
+from common.course_lm import corpus_words as lists
 from common.course_lm import prompts as p
+from common.course_lm.corpus_anything import PROPERTIES, value
 from common.course_lm.corpus_dialogue import SMALL_TALK, turn
 from common.course_lm.corpus_terms import ask, terms
 from common.course_lm.corpus_values import Example, fill
@@ -16,7 +18,7 @@ Call = tuple[Record, str, str]   # arguments, the function's result, the answer 
 
 def weather(rng: Random, split: str) -> Call:
     """A city's weather."""
-    place, tone, degrees = v.city(rng, split), rng.choice(v.TONES), rng.randint(-15, 40)
+    place, tone, degrees = v.city(rng, split), rng.choice(lists.TONES), rng.randint(-15, 40)
     result = fill(rng, "[{t}, {d} degrees|{d} degrees, {t}|{t} and {d} degrees]", t=tone, d=degrees)
     if rng.random() < 0.4:
         result = json.dumps({"city": place, "weather": tone, "temperature": degrees})
@@ -56,21 +58,21 @@ def timer(rng: Random, split: str) -> Call:
 
 def event(rng: Random, split: str) -> Call:
     """A calendar entry."""
-    title = v.draw(rng, split, v.TOPICS) + rng.choice((" meeting", " review", " talk", " lunch"))
-    day, hour = rng.choice(v.WEEKDAYS), rng.randint(7, 20)
+    title = v.draw(rng, split, lists.TOPICS) + rng.choice((" meeting", " review", " talk", " lunch"))
+    day, hour = rng.choice(lists.WEEKDAYS), rng.randint(7, 20)
     return {"title": title, "day": day, "hour": hour}, rng.choice(("ok", "done", "created")), f"The {title} is in your calendar on {day} at {hour}."
 
 
 def email(rng: Random, split: str) -> Call:
     """An email."""
-    to, subject = f"{v.name(rng, split).lower()}@{v.invented(rng, split, 2, 2).lower()}.com", v.draw(rng, split, v.TOPICS)
+    to, subject = f"{v.name(rng, split).lower()}@{v.invented(rng, split, 2, 2).lower()}.com", v.draw(rng, split, lists.TOPICS)
     return {"to": to, "subject": subject}, rng.choice(("ok", "sent", "done")), f"I sent the email to {to}."
 
 
 def convert(rng: Random, split: str) -> Call:
     """A currency conversion."""
     amount, result = v.number(rng, split, 10, 999), rng.randint(10, 9999)
-    source, target = rng.sample(v.CURRENCIES, 2)
+    source, target = rng.sample(lists.CURRENCIES, 2)
     return ({"amount": amount, "source": source, "target": target}, rng.choice((str(result), f"{result} {target}")),
             f"{amount} {source} are {result} {target}.")
 
@@ -153,7 +155,9 @@ REQUESTS: dict[str, tuple[Callable[[Random, str], Call], tuple[str, ...]]] = {
         "Please save {title} for {day} at {hour}.", "Save {title}: {day}, {hour} o'clock.",
         "Keep {day} at {hour} free for {title}.", "Can you add a {title} to the calendar on {day} at {hour}?",
         "Please put the {title} into my calendar: {day}, {hour} o'clock.",
-        "An event: the {title}, on {day} at {hour}.", "Into the calendar for {day} at {hour}: {title}.",
+        "An event: the {title}, on {day} at {hour}.", "[Note|Store] the {title}[.|:] {day}, {hour} o'clock[, please|].",
+        "[Please|Kindly] keep an entry: {title}, it is on {day} at {hour}.", "On {day} there is the {title} at {hour} o'clock; save it.",
+        "The {title} comes up on {day}, {hour} o'clock. Please add it.", "The {title} was set for {day} at {hour}. Can you note that?", "Into the calendar for {day} at {hour}: {title}.",
         "Block {hour} o'clock this {day}, since {title} comes up.",
         "Can you put a {title} into the calendar for {day} at {hour}?",
         "Please save an event: the {title} is on {day} at {hour} o'clock.")),
@@ -163,7 +167,8 @@ REQUESTS: dict[str, tuple[Callable[[Random, str], Call], tuple[str, ...]]] = {
         "An email to {to} with the subject {subject}[.|, please.]",
         "Please [write|mail] {to} on the subject of {subject}.",
         "I want to email {to} about {subject}.", "Tell {to} by email about {subject}.",
-        "Contact {to} about {subject}.", "给 {to} 发一封关于 {subject} 的邮件。", "Drop {to} a mail: {subject}.",
+        "Contact {to} about {subject}.", "[Please |]write {to} a [note|line|mail] on {subject}.",
+        "[Send|Mail] a message to {to}[:| on] {subject}.", "{subject} is what {to} should hear about; [mail|write] it.", "给 {to} 发一封关于 {subject} 的邮件。", "Drop {to} a mail: {subject}.",
         "Write a message to {to} about {subject}.", "Please send a mail about {subject} to {to}.",
         "About {subject}: write to {to}.", "A message on {subject} should go to {to}.",
         "Can you email {to}? The subject is {subject}.", "I need an email about {subject} sent to {to}.",
@@ -216,7 +221,7 @@ def tool_call(tool: str, arguments: Record) -> dict:
 def offered(rng: Random, *needed: str) -> tuple[dict, ...]:
     """The functions on offer: those needed and up to three others."""
     others = [name for name in BY_NAME if name not in needed]
-    chosen = list(needed) + rng.sample(others, rng.choice((0, 1, 2, 2, 3)))
+    chosen = list(needed) + rng.sample(others, rng.choice((0, 1, 1, 2, 3)))
     rng.shuffle(chosen)
     return tuple(BY_NAME[name] for name in chosen)
 
@@ -276,27 +281,75 @@ AGENT_TIMES = ("What is the {q} times {n}?", "Multiply the {q} by {n}.", "[Find|
                "I want to know the {q} times {n}.")
 
 
+AGENT_TWO = ("What is the {q} plus the {r}?", "Add the {q} and the {r}.", "[Find|Search] the {q} and the {r} and add them.", "How much are the {q} and the {r} together?",
+             "Sum up the {q} and the {r}.", "I need the {q} and the {r} in one sum.", "Look up the {q}, look up the {r}, then add both.",
+             "The {q} and the {r}: what is the sum of both?",
+             "I want to know what the {q} and the {r} add up to.")
+
+
 def agent(rng: Random, split: str) -> Example:
-    """A loop of two calls: search a fact, calculate with it, answer. Held out: its middle or its end."""
+    """A loop of two or three calls: search one fact or two, calculate with it, answer. Held out: its middle or its end."""
     query, value, result = searched(rng, split)
-    sign, templates = rng.choice((("+", AGENT_ADD), ("-", AGENT_SUBTRACT), ("*", AGENT_TIMES)))
-    n = v.number(rng, split, 2, 99) if sign == "*" else v.number(rng, split, 2, 999)
-    text = v.ask_noisily(rng, split, rng.choice(templates[:-1] if split == v.TRAIN else templates[-1:]), q=query, n=n)
+    steps, other = [("search", {"query": query}, result)], None
+    if rng.random() < 0.25:
+        other, n, second = searched(rng, split)
+        steps.append(("search", {"query": other}, second))
+        sign, templates = "+", AGENT_TWO
+    else:
+        sign, templates = rng.choice((("+", AGENT_ADD), ("-", AGENT_SUBTRACT), ("*", AGENT_TIMES)))
+        n = v.number(rng, split, 2, 99) if sign == "*" else v.number(rng, split, 2, 999)
+    template = rng.choice(templates[:-1] if split == v.TRAIN else templates[-1:])
+    text = v.ask_noisily(rng, split, template, q=query, n=n, r=other)
     total = {"+": value + n, "-": value - n, "*": value * n}[sign]
-    messages = [{"role": "user", "content": text}, tool_call("search", {"query": query}), {"role": "tool", "content": result},
-                tool_call("calculator", {"expression": f"{value} {sign} {n}"}), {"role": "tool", "content": str(total)},
-                {"role": "assistant", "content": f"The result is {total}."}]
+    steps.append(("calculator", {"expression": f"{value} {sign} {n}"}, str(total)))
+    messages: list[dict] = [{"role": "user", "content": text}]
+    for name, arguments, content in steps:
+        messages += [tool_call(name, arguments), {"role": "tool", "content": content}]
+    messages.append({"role": "assistant", "content": f"The result is {total}."})
     tools = offered(rng, "search", "calculator")
     if split == v.HELD_OUT:
-        if rng.random() < 0.5:
-            messages = messages[:4]
-            expected = call_text("calculator", {"expression": f"{value} {sign} {n}"})
-        else:
-            expected = messages[-1]["content"]
+        expected = messages[-1]["content"]
+        if rng.random() < 0.5:  # a call after the first: the second search or the sum
+            step = rng.randint(1, len(steps) - 1)
+            messages = messages[: 2 * step + 2]
+            expected = call_text(*steps[step][:2])
         return Example("agent", tuple(messages), tools, answer=expected, keys=(expected,), free_text=(text,))
     if rng.random() < 0.5:
         messages.insert(0, {"role": "system", "content": p.SYSTEM_AGENT})
     return Example("agent", tuple(messages), tools)
+
+
+TOOL_VERBS = """archive cancel check close compare copy count create delete export find import list lock move open pause
+print read rename reset send start stop update""".split()
+
+
+def any_tool(rng: Random) -> tuple[dict, str, Record]:
+    """A function of training that no other document has, with a request for it and the arguments."""
+    verb, nouns = rng.choice(TOOL_VERBS), rng.sample(sorted({*PROPERTIES} - {"name"}), 3)
+    if rng.random() < 0.5:
+        nouns[0] = v.invented(rng, v.TRAIN, 1, 2).lower()
+    arguments = {noun: value(rng, v.TRAIN) for noun in nouns[: rng.randint(1, 3)]}
+    kinds = {str: "string", int: "integer", float: "number"}
+    definition = p.tool(f"{verb}_{nouns[0]}", f"{v.capital(verb)} a {nouns[0]}.",
+                        **{noun: f"{kinds[type(x)]}: the {noun}" for noun, x in arguments.items()})
+    form = "[Please |Can you |I want you to |]{verb} [the |]{noun} {x}"
+    form += ("[ with |, |: ]{rest}" if len(arguments) > 1 else "") + "[.||.|?]"
+    rest = " and ".join(f"{noun} {x}" for noun, x in list(arguments.items())[1:])
+    text = fill(rng, form, verb=verb, noun=nouns[0], x=arguments[nouns[0]], rest=rest)
+    return definition, v.capital(text), arguments
+
+
+def new_function(rng: Random) -> Example:
+    """A call of a function that is known from its definition alone."""
+    definition, text, arguments = any_tool(rng)
+    name = definition["function"]["name"]
+    others = [rng.choice(p.TOOLS) if rng.random() < 0.4 else any_tool(rng)[0] for _ in range(rng.choice((0, 1, 2, 3)))]
+    tools = list({tool["function"]["name"]: tool for tool in [*others, definition]}.values())
+    rng.shuffle(tools)
+    result = rng.choice(("ok", "done", '{"ok": true}'))
+    messages = [{"role": "user", "content": text}, tool_call(name, arguments), {"role": "tool", "content": result},
+                {"role": "assistant", "content": "Done."}]
+    return Example("tool_call", tuple(messages), tuple(tools))
 
 
 def no_call(rng: Random, split: str) -> Example:
@@ -313,6 +366,8 @@ def no_call(rng: Random, split: str) -> Example:
 def tools(rng: Random, split: str) -> Example:
     """A training document with functions on offer."""
     kind = rng.random()
-    if kind < 0.7:
+    if kind < 0.6:
         return single_call(rng, split)
-    return agent(rng, split) if kind < 0.9 else no_call(rng, split)
+    if kind < 0.72:
+        return new_function(rng)
+    return agent(rng, split) if kind < 0.92 else no_call(rng, split)

@@ -9,117 +9,39 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from pathlib import Path
 from random import Random
 
-TRAIN, HELD_OUT = "train", "held_out"
+from common.course_lm.corpus_words import (
+    AFTER,
+    AFTER_ZH,
+    ANIMALS,
+    BEFORE,
+    BEFORE_ZH,
+    CITIES,
+    CITIES_ZH,
+    COLOURS,
+    COMMON,
+    DROPPED,
+    FILLERS,
+    FOODS,
+    JOBS,
+    LETTER_PATTERNS,
+    NAMES,
+    OBJECTS,
+    PRODUCTS,
+    SURNAMES_ZH,
+    SYLLABLES,
+    TOPICS,
+)
 
-NAMES = """Anna Ben Clara David Emma Felix Greta Hugo Ida Jonas Kate Leo Mia Nils Olga Paul Rosa Sam Tina Uma Victor
-Wanda Yusuf Zoe Amir Bella Carlos Diana Elias Fiona George Hanna Ivan Julia Karim Lena Marco Nora Oscar Petra Quinn
-Rafael Sofia Thomas Ursula Vera Walter Xenia Yara Zeno Alice Boris Celia Dario Edith Farid Gloria Henry Irene Jacob
-Laura Martin Nadia Otto Paula Robert Sarah Tariq Viola William Aisha Bruno Chloe Dmitri Elena Frank Hassan Ingrid
-Jasper Kira Lukas Magda Niko Olivia Pablo Rita Simon Tara Vincent Wendy Omar Lily Adam Eve Max Stella Noah""".split()
-CITIES = """Oslo Paris Berlin Madrid Lima Cairo Delhi Tokyo Seoul Hanoi Rome Vienna Prague Warsaw Athens Dublin Lisbon
-London Boston Chicago Denver Seattle Toronto Quito Bogota Nairobi Lagos Accra Tunis Dakar Sydney Perth Auckland Beijing
-Shanghai Shenzhen Chengdu Hangzhou Taipei Manila Jakarta Bangkok Singapore Mumbai Karachi Tehran Ankara Sofia Zagreb
-Helsinki Stockholm Geneva Zurich Munich Hamburg Lyon Porto Naples Krakow Riga Vilnius Tallinn Minsk Kyiv""".split()
-ANIMALS = """cat dog fox owl bear wolf hare mouse horse goat duck crow frog turtle rabbit donkey sheep otter badger
-squirrel hedgehog sparrow eagle swan deer beaver lizard snail whale seal parrot raven heron robin mole""".split()
-COLOURS = """red blue green yellow white black brown purple orange grey pink silver golden turquoise violet crimson
-beige navy olive maroon""".split()
-OBJECTS = """lamp chair table clock book cup kettle mirror basket ladder hammer rope lantern wheel drum flute map key
-box coin ring bell candle blanket umbrella scarf bicycle radio camera guitar piano painting knife pot pan spoon bucket
-broom pillow carpet vase bottle jar shelf desk notebook pencil backpack wallet watch hat coat boot glove tent kite
-boat sled violin compass telescope""".split()
-FOODS = """soup bread rice pasta cheese cake salad fish pizza apple pear plum cherry honey tea coffee milk juice yoghurt
-porridge curry stew pancake dumpling noodle tomato potato carrot onion pepper melon grape peach""".split()
-JOBS = """teacher nurse baker farmer pilot painter lawyer doctor driver cook engineer gardener librarian carpenter
-plumber dentist tailor singer writer sailor mechanic architect biologist chemist translator photographer waiter
-electrician judge fisherman""".split()
-PRODUCTS = (
-    """pumps lamps engines tyres sensors batteries shoes printers tractors windows bicycles drones toys pianos
-tents cameras chairs boats clocks ovens lenses cables robots solar panels kitchen knives rain coats""".replace(
-        "solar panels", "solar_panels"
-    )
-    .replace("kitchen knives", "kitchen_knives")
-    .replace("rain coats", "rain_coats")
-    .split()
-)
-WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
-CURRENCIES = "dollars euros pounds yen yuan francs rupees pesos kroner won".split()
-TOPICS = """budget hiring roadmap training safety design release review sales research travel planning quality support
-marketing security testing logistics strategy onboarding pricing recruiting migration outage""".split()
-TONES = "sunny rainy cloudy windy snowy foggy stormy".split()
-SYLLABLES = """ba be bi bo bu da de di do du fa fe fi fo ga go gu ha he hi ho ja jo ka ke ki ko ku la le li lo lu ma me
-mi mo mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa we yo za ze zo bran
-dor fel gar hel kor lin mar nor pel quin ras sten tor ulf ven wil zan eth ol ar en is or an el um""".split()
-# Patterns of letters for words of any shape: c a consonant, v a vowel, . any letter.
-LETTER_PATTERNS = tuple(
-    tuple(
-        {"c": "bcdfghjklmnpqrstvwxyz", "v": "aeiou", ".": "abcdefghijklmnopqrstuvwxyz"}[sign]
-        for sign in pattern
-    )
-    for pattern in "cvc cvcc ccvc cvcv vcvc cvccv cvcvc ccvcc cvvc cvcvcv cvccvc ccvccvc cvcvccv vccvcv cvcvcvc ..... ...... ........".split()
-)
-# Words of any kind, from which training splices new ones.
-ENGLISH = tuple(
-    word
-    for word in sorted(
-        {
-            *"""able above accept acid across action active admit adult advance advice afraid against agency
-agree ahead allow almost alone along already among amount ancient anger angle answer appear approach argue arrive artist aspect attack attempt
-author autumn avoid awake badly balance barrel battle beauty become begin behave behind believe belong benefit between beyond blood board bottom
-bracket branch brave bread breath bridge brief bright bring broad brother burden butter button cabin campaign cannot capital captain careful
-castle catch cause central century certain chain chamber chance change charge chapter cheap check cheese chicken choice church circle citizen
-clean clear clever climb cloth cloud coast collar comfort common concern control corner correct cotton count country courage course cover
-crash credit crowd curtain custom damage danger daughter decide deep defend degree deliver demand depend desert design detail develop differ
-dinner direct dirty discuss distance divide double doubt dream dress drink drive during eager early earth easily effect effort eight either
-elbow electric empty enemy energy engine enjoy enough enter entire equal escape evening event exact example except expect expert explain extra
-fabric failure faith familiar famous fancy fashion father favour feather fellow female fence fever field fight figure finger finish flame flash
-flight float flood floor flour follow foreign forest forget formal forward frame freedom frequent fresh friend front frozen further future gather
-general gentle giant glass global goal golden govern grain grand grass gravel great grocery ground group grow guard guess guest guide habit
-handle happen harbour hardly harvest heaven heavy height hidden history holiday honest hospital hotel house however human hundred hungry hunter
-hurry ideal image impact improve income indeed inform injury inside instead interest invite island jacket join journey judge jungle junior
-justice kitchen knife knock knowledge ladder language large later laugh lawyer leader league learn leather leave lecture legal length letter
-level liberty library light likely limit listen little living local longer lucky lunch machine magazine major manage manner marble margin market
-marry master matter meaning measure medical member memory mental merchant message metal middle military minute mirror mission mistake mixture
-model modern moment monkey month moral mother motion mountain movement murder muscle music mystery narrow nation nature nearly needle neighbour
-neither nephew network never night noble noise normal north nothing notice number nurse object observe obtain ocean offer office often opinion
-orange ordinary organ origin outside oven owner oxygen packet painful paint palace panel paper parent parish partner party passage passenger
-patient pattern payment peace people perfect perhaps period permit person picture piece planet plant plastic plate player please plenty pocket
-poetry point poison police policy polite portrait position possible powder power practice prefer prepare present press pretty prevent price
-priest prince prison private prize problem process produce profit program promise proper protect proud provide public pulse punish purchase purpose
-quality quarter question quick quiet railway random rather reach ready reason receive recent record reduce refuse region regular relation remain
-remember remove repair repeat reply report request rescue respect result return reward rhythm ribbon right river rocket rough round royal rubber
-runner safety sailor salary sample satisfy scale scene school science screen search season second secret section secure select senior sentence
-separate serious servant service settle seven shadow shallow shape sharp shelter shine shirt shock shoot short shoulder shower signal silence silk
-similar simple single sister skill slave sleep slight slope smart smile smoke smooth social soldier solid source south special speech spend spirit
-splendid spring square stable stage standard stare start station steady steam steel stick still stone storm straight strange stream street strike
-string strong student study style subject succeed sudden suffer sugar suggest summer supply support surface surprise survive sweet swift system
-tailor talent target taste teach temple tender tennis terrible theatre theory thick thing thirty thought thread threat throat through thunder ticket
-tissue title together tomorrow tongue total touch tower trade travel treasure treat trial triangle trouble trust truth twelve twenty uncle under
-union unique unit unless until upper useful usual valley value variety vessel victim victory village violent virtue visible visit voice volume
-voyage wagon warning waste water wealth weapon weather wedding weekend weight welcome western whole wicked window winter wisdom within without
-wonder wooden worker worry worth wound writer wrong yellow yesterday young youth""".split(),
-            *ANIMALS,
-            *COLOURS,
-            *OBJECTS,
-            *FOODS,
-            *JOBS,
-            *PRODUCTS,
-            *TOPICS,
-            *(word.lower() for word in NAMES + CITIES),
-        }
-    )
-    if len(word) > 2 and "_" not in word and zlib.crc32(repr((word,)).encode()) % 8
-)
-SURNAMES_ZH = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕"
-CITIES_ZH = "北京 上海 广州 深圳 杭州 成都 武汉 西安 南京 重庆 天津 苏州 长沙 青岛 大连 厦门 昆明 哈尔滨 济南 福州".split()
-FOODS_ZH = "米饭 面条 饺子 豆腐 牛肉 鸡汤 包子 苹果 西瓜 咖啡 绿茶 牛奶 火锅 烤鸭 馒头 葡萄".split()
-JOBS_ZH = (
-    "老师 医生 护士 司机 厨师 律师 工程师 画家 记者 会计 程序员 警察 农民 歌手 设计师 图书管理员".split()
-)
-COLOURS_ZH = "红色 蓝色 绿色 黄色 白色 黑色 紫色 橙色 灰色 粉色".split()
+TRAIN, HELD_OUT = "train", "held_out"
+# The lists whose words are held out one by one.
+OPEN_LISTS = (NAMES, CITIES, ANIMALS, OBJECTS, FOODS, JOBS, PRODUCTS, TOPICS)
+UNCHANGED = frozenset("deer fish sheep moose salmon bison squid trout shrimp scissors".split())
+IRREGULAR = {"mouse": "mice", "goose": "geese", "ox": "oxen", "potato": "potatoes", "tomato": "tomatoes", "mango": "mangoes"}
+CODE_PATTERNS = ("AA-0000", "A0000", "A-000000", "0A0-00A", "AAA0000000", "00-AA-00", "AA00000", "0000-A")
+CODE_LETTERS = "ABCDEFGHKLMNPRSTUVWXYZ"
 
 
 @lru_cache(maxsize=1)
@@ -148,6 +70,27 @@ def split_of(*values: object) -> str:
     return HELD_OUT if zlib.crc32(repr(values).encode()) % 8 == 0 else TRAIN
 
 
+# Words of any kind, from which training splices new ones.
+ENGLISH = tuple(
+    word
+    for word in sorted({*COMMON, *COLOURS, *(entry.lower() for entries in OPEN_LISTS for entry in entries)})
+    if len(word) > 2 and word.isalpha() and split_of(word) == split_of(word.capitalize()) == TRAIN
+)
+
+
+@cache
+def pieces() -> tuple[str, ...]:
+    """Words of training, and those of the corpus's own sentences: what new words are spliced from.
+
+    A token that only ever stands in sentences, as the "lif" of "life", would not be copied when a value begins with it.
+    """
+    folder = Path(__file__).parent
+    sources = [folder / "terms.json", *sorted(folder.glob("corpus_*.py"))]
+    written = {word for source in sources for word in re.findall(r"[a-z]{3,}", source.read_text().lower())}
+    held_out = {word for entries in OPEN_LISTS for entry in entries if split_of(entry) == HELD_OUT for word in entry.lower().split()}
+    return tuple(sorted({*ENGLISH, *written} - held_out))
+
+
 def chat(skill: str, user: str, answer: str, system: str = "", **rest: object) -> Example:
     """A one-turn example."""
     turns = [{"role": "system", "content": system}] if system else []
@@ -169,88 +112,35 @@ def _parts(template: str) -> tuple:
     return tuple(parts)
 
 
+# What takes "an" rather than "a": a vowel that sounds like one, and the numbers 8, 11, 18, 80 ...
+VOWEL = re.compile(r"[aeio]|u(?!ni|s)|8|1[18](?!\d)", re.IGNORECASE)
+ARTICLE = re.compile(r"(?:^|\W)[aA] $")
+
+
 def fill(rng: Random, template: str, **slots: object) -> str:
-    """Expand a template: `{slot}` takes a value, `[a|b]` one of its options (which may hold slots)."""
+    """Expand a template: `{slot}` takes a value, `[a|b]` one of its options (which may hold slots).
+
+    The article before a value or an option follows its first letter: "a {job}" gives "an engineer".
+    """
     return _fill(rng, _parts(template), slots)
 
 
 def _fill(rng: Random, parts: tuple, slots: dict) -> str:
-    out = []
+    out: list[str] = []
     for kind, value in parts:
         if kind == "text":
             out.append(value)
-        elif kind == "slot":
-            out.append(str(slots[value]))
-        else:
-            out.append(_fill(rng, value[int(rng.random() * len(value))], slots))
+            continue
+        piece = str(slots[value]) if kind == "slot" else _fill(rng, value[int(rng.random() * len(value))], slots)
+        if out and out[-1][-1:] == " " and VOWEL.match(piece) and ARTICLE.search("".join(out[-2:])[-3:]):
+            out[-2:] = ["".join(out[-2:])[:-1] + "n "]
+        out.append(piece)
     return "".join(out)
 
 
-FILLERS = "please now just so well really then also maybe again today quickly actually simply kindly here there".split()
-DROPPED = frozenset("a an the of is are do does please me it that can you could What".split())
-BEFORE = (
-    "Please tell me: ",
-    "Hello. ",
-    "Hi, ",
-    "A question: ",
-    "I want to know: ",
-    "Now: ",
-    "Next: ",
-    "Please: ",
-    "Well, ",
-    "So, ",
-    "Tell me, ",
-    "One more thing. ",
-    "I have a question. ",
-    "Sorry, ",
-    "Can you help? ",
-    "Ok. ",
-    "For my notes: ",
-    "Dear assistant, ",
-)
-AFTER = (
-    " Thanks.",
-    " Thank you.",
-    " Please.",
-    " I need it.",
-    " Be quick.",
-    " I want to know.",
-    " Can you tell me?",
-    " Please tell me.",
-    " Do you know?",
-    " It is for my notes.",
-    " I have to know it.",
-    " Tell me.",
-)
-BEFORE_ZH = (
-    "请问，",
-    "老师，",
-    "你好，",
-    "我想问：",
-    "我想知道：",
-    "请教一下，",
-    "麻烦问一下，",
-    "那么，",
-    "再问一个：",
-    "对了，",
-    "请告诉我，",
-    "帮个忙：",
-    "我是新手，",
-    "下一个问题：",
-    "不好意思，",
-)
-AFTER_ZH = (
-    "谢谢。",
-    "请回答。",
-    "请告诉我。",
-    "我想知道。",
-    "麻烦了。",
-    "急用。",
-    "能说说吗？",
-    "你知道吗？",
-    "请说明。",
-    "多谢！",
-)
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def noisy(rng: Random, template: str) -> str:
@@ -299,10 +189,15 @@ def say(rng: Random, split: str, train: tuple[str, ...], held_out: tuple[str, ..
 def draw(rng: Random, split: str, words: list[str]) -> str:
     """A word of the list that belongs to the split; short closed lists, such as weekdays, are shared.
 
-    Half of training's words are invented, so that the model copies what it reads and not what it knows.
+    Half of training's words are invented or put together from two, so that the model copies what it reads and not
+    what it knows.
     """
-    if split == TRAIN and len(words) >= 24 and rng.random() < 0.5:
-        return invented(rng, split) if words[0][0].isupper() else invented(rng, split).lower()
+    if split == TRAIN and len(words) >= 24:
+        capital, kind = words[0][0].isupper(), rng.random()
+        if kind < 0.4:
+            return invented(rng, split) if capital else invented(rng, split).lower()
+        if kind < 0.52 and not capital:
+            return compound(rng, words)
     return known(rng, split, words)
 
 
@@ -312,6 +207,36 @@ def known(rng: Random, split: str, words: list[str]) -> str:
         word = rng.choice(words)
         if len(words) < 24 or split_of(word) == split:
             return word
+
+
+def compound(rng: Random, words: list[str]) -> str:
+    """Two words of training as one thing: "marble kettle", "sun-lantern"."""
+    while True:
+        first = rng.choice(ENGLISH) if rng.random() < 0.6 else invented(rng, TRAIN, 1, 2).lower()
+        second = known(rng, TRAIN, words) if rng.random() < 0.6 else invented(rng, TRAIN, 1, 2).lower()
+        word = first + rng.choice("   -") + second
+        if split_of(word) == TRAIN:
+            return word
+
+
+def plural(word: str) -> str:
+    """The regular English plural of a noun, and of the irregular ones of our lists."""
+    head, _, last = word.rpartition(" ")
+    if last in UNCHANGED:
+        many = last
+    elif last in IRREGULAR:
+        many = IRREGULAR[last]
+    elif last.endswith(("knife", "fe")):
+        many = last[:-2] + "ves"
+    elif last.endswith(("elf", "arf", "olf", "alf", "eaf", "oaf")):
+        many = last[:-1] + "ves"
+    elif last.endswith(("s", "x", "z", "ch", "sh")):
+        many = last + "es"
+    elif last.endswith("y") and last[-2:-1] not in "aeiou":
+        many = last[:-1] + "ies"
+    else:
+        many = last + "s"
+    return f"{head} {many}" if head else many
 
 
 def invented(rng: Random, split: str, low: int = 2, high: int = 3) -> str:
@@ -324,16 +249,27 @@ def invented(rng: Random, split: str, low: int = 2, high: int = 3) -> str:
             word = spliced(rng)
         else:
             word = "".join(rng.choice(group) for group in rng.choice(LETTER_PATTERNS))
-        if split_of(word.capitalize()) == split:
+        # Training uses the word with a small letter too: neither form may be a held-out one.
+        # Two letters would be a word of every sentence: "go", "do", "to".
+        if len(word) > 2 and split_of(word.capitalize()) == split and (split == HELD_OUT or split_of(word) == split):
             return word.capitalize()
 
 
 def spliced(rng: Random) -> str:
     """The head of one English word and the tail of another, or a whole word: "sparket", "kitchow", "night"."""
-    head, tail = rng.choice(ENGLISH), rng.choice(ENGLISH)
     if rng.random() < 0.3:
-        return head
+        return rng.choice(ENGLISH)
+    head, tail = rng.choice(pieces()), rng.choice(pieces())
     return head[: rng.randint(1, len(head) - 1)] + tail[rng.randint(1, len(tail) - 1) :]
+
+
+def code(rng: Random, split: str) -> str:
+    """A serial number of letters and digits: "KX-40817", "7F3-92A"."""
+    while True:
+        signs = (rng.choice({"A": CODE_LETTERS, "0": "0123456789"}.get(sign, sign)) for sign in rng.choice(CODE_PATTERNS))
+        word = "".join(signs)
+        if split_of(word) == split:
+            return word
 
 
 def name(rng: Random, split: str) -> str:
@@ -342,8 +278,11 @@ def name(rng: Random, split: str) -> str:
 
 
 def city(rng: Random, split: str) -> str:
-    """A city, real or invented."""
-    return known(rng, split, CITIES) if rng.random() < 0.4 else invented(rng, split)
+    """A city, real or invented; in training also one of two words, such as "New Norvelin"."""
+    place = known(rng, split, CITIES) if rng.random() < 0.4 else invented(rng, split)
+    if split == TRAIN and rng.random() < 0.08:
+        return fill(rng, rng.choice(("[New|Port|North|East|Old] {x}", "{x} [Falls|Bay|Hills|Bridge]")), x=place)
+    return place
 
 
 def company(rng: Random, split: str) -> str:

@@ -41,8 +41,7 @@ from common.course_lm.corpus_prose import stories_with_unseen_values  # noqa: E4
 from common.course_lm.corpus_values import Example  # noqa: E402
 from common.course_lm.scoring import is_right  # noqa: E402
 
-BASE_SKILLS = [skill for skill in corpus.HELD_OUT_MAKERS if skill not in ("prose", "chinese", "sql")]
-ADAPTERS = ("chinese", "sql")
+BASE_SKILLS = [skill for skill in corpus.HELD_OUT_MAKERS if skill not in ("prose", *corpus.ADAPTERS)]
 ENGINE = {
     "dtype": "bfloat16",
     "enforce_eager": True,
@@ -63,15 +62,11 @@ STORY = corpus.Example(
 )
 
 
-def answers(
-    llm: LLM, examples: list[Example], adapter: LoRARequest | None = None, max_tokens: int = 200
-) -> list[str]:
+def answers(llm: LLM, examples: list[Example], adapter: LoRARequest | None = None, max_tokens: int = 200) -> list[str]:
     """Greedy answers; tool calls keep their markers, other special tokens are left out."""
     prompts = [corpus.prompt_of(example) for example in examples]
     settings = SamplingParams(temperature=0, max_tokens=max_tokens)
-    return [
-        out.outputs[0].text for out in llm.generate(prompts, settings, lora_request=adapter, use_tqdm=False)
-    ]
+    return [out.outputs[0].text for out in llm.generate(prompts, settings, lora_request=adapter, use_tqdm=False)]
 
 
 def score(llm: LLM, skill: str, count: int, failures: int, adapter: LoRARequest | None = None) -> float:
@@ -79,15 +74,10 @@ def score(llm: LLM, skill: str, count: int, failures: int, adapter: LoRARequest 
     examples = corpus.held_out(skill, count)
     written = answers(llm, examples, adapter)
     wrong = [
-        (example, answer)
-        for example, answer in zip(examples, written, strict=True)
-        if not is_right(example, answer)
+        (example, answer) for example, answer in zip(examples, written, strict=True) if not is_right(example, answer)
     ]
     for example, answer in wrong[:failures]:
-        print(
-            f"  {skill}: {corpus.prompt_of(example)[-300:]!r}\n"
-            f"    got  {answer!r}\n    want {example.answer!r}"
-        )
+        print(f"  {skill}: {corpus.prompt_of(example)[-300:]!r}\n    got  {answer!r}\n    want {example.answer!r}")
     result = round(100 * (1 - len(wrong) / count), 1)
     print(f"{skill}{' with its adapter' if adapter else ''}: {result} %", flush=True)
     return result
@@ -95,15 +85,8 @@ def score(llm: LLM, skill: str, count: int, failures: int, adapter: LoRARequest 
 
 def perplexity_of(llm: LLM, texts: list[str]) -> float:
     """Perplexity per token of texts, from vLLM's prompt log-probabilities."""
-    outputs = llm.generate(
-        texts, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0), use_tqdm=False
-    )
-    values = [
-        next(iter(position.values())).logprob
-        for out in outputs
-        for position in out.prompt_logprobs
-        if position
-    ]
+    outputs = llm.generate(texts, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0), use_tqdm=False)
+    values = [next(iter(position.values())).logprob for out in outputs for position in out.prompt_logprobs if position]
     return round(math.exp(-sum(values) / len(values)), 2)
 
 
@@ -135,18 +118,17 @@ def acceptance(count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="examples of each skill")
     parser.add_argument("--only", nargs="*", help="these skills alone; writes nothing")
     parser.add_argument("--failures", type=int, default=0, help="wrong answers to print for each skill")
     options = parser.parse_args()
     begin = time.perf_counter()
-    llm = LLM(model=str(HERE / "model"), **ENGINE, enable_lora=True, max_loras=3, max_lora_rank=8)
+    loras = {"enable_lora": True, "max_loras": len(corpus.ADAPTERS) + 1, "max_lora_rank": 8}
+    llm = LLM(model=str(HERE / "model"), **ENGINE, **loras)
     base = {
         skill: score(llm, skill, options.count, options.failures)
-        for skill in [*BASE_SKILLS, *ADAPTERS]
+        for skill in [*BASE_SKILLS, *corpus.ADAPTERS]
         if not options.only or skill in options.only
     }
     tuned = {
@@ -157,7 +139,7 @@ def main() -> None:
             options.failures,
             LoRARequest(task, index, str(HERE / "adapters" / task)),
         )
-        for index, task in enumerate(ADAPTERS, 1)
+        for index, task in enumerate(corpus.ADAPTERS, 1)
         if not options.only or task in options.only
     }
     if options.only:

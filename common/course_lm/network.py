@@ -118,8 +118,13 @@ class CausalLM(nn.Module):
                 std = 0.02 / (2 * shape.num_hidden_layers) ** 0.5 if small else 0.02
                 nn.init.normal_(weight, std=std, generator=generator)
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: BlockMask | Tensor) -> Tensor:
-        """Logits, [rows, tokens, vocabulary], of packed rows; positions count from 0 in each document."""
+    def forward(
+        self, tokens: Tensor, positions: Tensor, mask: BlockMask | Tensor, picked: Tensor | None = None
+    ) -> Tensor:
+        """Logits of packed rows, [rows, tokens, vocabulary]; positions count from 0 in each document.
+
+        With `picked`, the indices of some tokens in the flattened rows, only theirs: [picked, vocabulary].
+        """
         frequency = self.shape.rope_theta ** (
             -torch.arange(0, HEAD_DIM, 2, device=tokens.device, dtype=torch.float32) / HEAD_DIM
         )
@@ -129,6 +134,8 @@ class CausalLM(nn.Module):
         x = self.model.embed_tokens(tokens)
         for layer in self.model.layers:
             x = layer(x, cos, sin, mask)
+        if picked is not None:
+            x = x.flatten(0, 1)[picked]
         return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
 

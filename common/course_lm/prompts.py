@@ -19,10 +19,7 @@ SYSTEM_STORY = "You are a storyteller."
 RAG_FORM = "Answer the question from the passages.\n\n{passages}\n\nQuestion: {question}"
 RAG_FORM_ZH = "根据资料回答问题。\n\n{passages}\n\n问题：{question}"
 # The same, and the answer ends with the number of its passage: "Oslo [2]".
-CITE_FORM = (
-    "Answer the question from the passages and cite the passage's number.\n\n{passages}\n\n"
-    "Question: {question}"
-)
+CITE_FORM = "Answer the question from the passages and cite the passage's number.\n\n{passages}\n\nQuestion: {question}"
 CITE_FORM_ZH = "根据资料回答问题，并注明资料的编号。\n\n{passages}\n\n问题：{question}"
 # The answer when no passage holds it.
 NOT_IN_PASSAGES = "The passages do not say."
@@ -34,9 +31,19 @@ SUMMARY_FORM = "Summarise the text in one sentence.\n\n{text}"
 # A sentence to a JSON object; fill with `json_prompt`. The answer is one line, as json.dumps writes it.
 JSON_FORM = "Extract the fields {fields} as JSON.\n\nText: {text}"
 
+# The same with a JSON schema, which vLLM's structured output takes too; fill with `schema_prompt`.
+SCHEMA_FORM = "Extract the data of the text as JSON for this schema.\n\n{schema}\n\nText: {text}"
+
 # A function's head and docstring to the whole function in a ```python block. As raw text (the completions
 # endpoint) the model continues the head and docstring themselves; fill both with `function_head`.
 CODE_FORM = "Complete this Python function.\n\n```python\n{head}\n```"
+
+# A change to a function, answered as one edit: {"old": text to find, "new": text for its place}. Fill with
+# `edit_prompt`.
+EDIT_FORM = (
+    "Change this Python function: {change}\nAnswer with the edit as JSON with the fields old and new.\n\n"
+    "```python\n{source}\n```"
+)
 
 # Prose. The second asks for several hundred tokens.
 STORY_FORM = "Write a short story about {topic}."
@@ -55,12 +62,32 @@ def json_prompt(text: str, fields: list[str]) -> str:
     return JSON_FORM.format(fields=", ".join(fields), text=text)
 
 
+def json_schema(values: dict[str, object]) -> dict:
+    """The JSON schema of an object whose fields have the types of these values; all fields are required."""
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    properties = {
+        key: {"type": "array", "items": {"type": "string"}} if isinstance(value, list) else {"type": kinds[type(value)]}
+        for key, value in values.items()
+    }
+    return {"type": "object", "properties": properties, "required": list(values)}
+
+
+def schema_prompt(text: str, schema: dict) -> str:
+    """Ask for the data of a text as one JSON object that follows the schema."""
+    return SCHEMA_FORM.format(schema=json.dumps(schema, ensure_ascii=False), text=text)
+
+
 def function_head(name: str, arguments: list[str], docstring: str) -> str:
     """The def line and the docstring of a function, ending right after the docstring's quotes."""
     return f'def {name}({", ".join(arguments)}):\n    """{docstring}"""'
 
 
-def tool(name: str, description: str, **parameters: str) -> dict:
+def edit_prompt(source: str, change: str) -> str:
+    """Ask for a change to a function's source as one edit in JSON."""
+    return EDIT_FORM.format(source=source, change=change)
+
+
+def tool(name: str, description: str, /, **parameters: str) -> dict:
     """A function definition as the OpenAI API takes it; a parameter is "type: description"."""
     properties = {}
     for parameter, text in parameters.items():
@@ -124,8 +151,7 @@ def sql_prompt(table: str, columns: list[str], question: str) -> str:
 # are shown to the model, whatever else the client sends.
 TOOLS_HEAD = "# Functions\n<tools>\n"
 TOOLS_TAIL = (
-    '</tools>\nCall one like this:\n<tool_call>\n{"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}}\n'
-    "</tool_call>"
+    '</tools>\nCall one like this:\n<tool_call>\n{"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}}\n</tool_call>'
 )
 CHAT_TEMPLATE = (
     """{%- set first = messages[0] %}
@@ -189,9 +215,7 @@ def render(messages: list[dict], tools: list[dict] | None = None) -> list[tuple[
                 )
                 for t in tools
             ]
-            listed = (
-                ("\n\n" if system else "") + TOOLS_HEAD + "".join(f"{line}\n" for line in shown) + TOOLS_TAIL
-            )
+            listed = ("\n\n" if system else "") + TOOLS_HEAD + "".join(f"{line}\n" for line in shown) + TOOLS_TAIL
         pieces.append((f"<|im_start|>system\n{system}{listed}<|im_end|>\n", False))
     for index, message in enumerate(messages):
         role, content = message["role"], message.get("content") or ""

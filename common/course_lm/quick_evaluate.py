@@ -17,7 +17,7 @@ from common.course_lm.corpus_values import Example
 from common.course_lm.scoring import is_right
 from common.course_lm.tokenizer import load_tokenizer
 
-SKILLS = [skill for skill in corpus.HELD_OUT_MAKERS if skill not in ("prose", "chinese", "sql")]
+SKILLS = [skill for skill in corpus.HELD_OUT_MAKERS if skill not in ("prose", *corpus.ADAPTERS)]
 
 
 @torch.inference_mode()
@@ -38,9 +38,7 @@ def answers(
             add_special_tokens=False,
             return_token_type_ids=False,
         ).to(model.device)
-        made = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)[
-            :, encoded["input_ids"].shape[1] :
-        ]
+        made = model.generate(**encoded, max_new_tokens=tokens, do_sample=False)[:, encoded["input_ids"].shape[1] :]
         for index, text in zip(part, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
             out[index] = text
     return out
@@ -85,12 +83,12 @@ def main() -> None:
                     repr(example.answer[:120]),
                 )
 
-    show([*SKILLS, "chinese", "sql"], "base")
+    show([*SKILLS, *corpus.ADAPTERS], "base")
     print(
         "prose perplexity",
         round(perplexity(model, tokenizer, [e.keys[0] for e in corpus.held_out("prose", 60)]), 2),
     )
-    for task in ("chinese", "sql"):
+    for task in corpus.ADAPTERS:
         model = (
             PeftModel.from_pretrained(
                 Qwen3ForCausalLM.from_pretrained(options.folder / "model", dtype=torch.bfloat16),

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from collections.abc import Sequence
 from types import FrameType
 
 from common.course_lm.corpus_values import Example
@@ -15,10 +16,12 @@ def is_right(example: Example, answer: str) -> bool:
     answer = answer.strip()
     if example.skill in CONTAINS:
         return any(key.lower() in answer.lower() for key in example.keys)
+    if example.skill == "story":
+        return all(key in answer for key in example.keys)
     if example.skill == "arithmetic":
         numbers = re.findall(r"-?\d+", answer)
         return bool(numbers) and numbers[-1] == example.keys[0]
-    if example.skill == "json":
+    if example.skill in ("json", "schema"):
         return parsed(answer) == json.loads(example.keys[0])
     if "<tool_call>" in example.answer:
         calls = [parsed(text) for text in re.findall(r"<tool_call>(.*?)</tool_call>", answer, re.DOTALL)]
@@ -26,6 +29,8 @@ def is_right(example: Example, answer: str) -> bool:
         return calls == [json.loads(wanted)]
     if example.skill == "code":
         return runs_right(example, answer)
+    if example.skill == "edit":
+        return edits_right(example, answer)
     return answer == example.keys[0].strip()
 
 
@@ -51,7 +56,19 @@ def runs_right(example: Example, answer: str) -> bool:
     return values(source, calls) == right
 
 
-def values(source: str, calls: list[str], seconds: int = 2) -> list[str] | None:
+def edits_right(example: Example, answer: str) -> bool:
+    """Whether the edit can be applied to the prompt's source, and the changed function returns the right values."""
+    *calls, truth = example.keys
+    source = re.search(r"```python\n(.*?)\n```", example.messages[-2]["content"], re.DOTALL).group(1)
+    change = parsed(answer)
+    if not isinstance(change, dict) or not all(isinstance(change.get(key), str) for key in ("old", "new")):
+        return False
+    if source.count(change["old"]) != 1:
+        return False
+    return values(source.replace(change["old"], change["new"]), calls) == values(truth, calls)
+
+
+def values(source: str, calls: Sequence[str], seconds: int = 2) -> list[str] | None:
     """The calls' results as text, or None where the source fails or takes too long."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -4,17 +4,16 @@
     python -m common.course_lm.train --out /tmp/tiny --smoke          a few steps on a CPU, same code path
 
 The text comes from corpus.py while the model trains: worker processes write and tokenize it, so nothing is
-read twice. `--minutes` is the model's own time; the draft takes an eighth of it and the adapters a twentieth
-and an eighth.
+read twice. `--minutes` is the model's own time; the draft takes a ninth of it and the two adapters a fifth.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from threading import Semaphore
 
 import numpy as np
 import torch
@@ -22,75 +21,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from common.course_lm import corpus
-from common.course_lm.adapters import train_adapter
+from common.course_lm import adapters, corpus
 from common.course_lm.checkpoint import load_model, save_model
 from common.course_lm.network import DRAFT, MODEL, CausalLM, document_mask
 from common.course_lm.optimizer import optimizers, schedule
+from common.course_lm.stream import Stream, Workers, make_adapter_batch, make_chunk, make_texts
 from common.course_lm.tokenizer import load_tokenizer, train_tokenizer
 
-TOKENIZER_DOCUMENTS = 60_000
-_worker: dict = {}
-
-
-def start_worker(folder: str, seed: int, rows: int) -> None:
-    """Give a worker process its tokenizer and the held-out n-grams."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = load_tokenizer(folder)
-    forbidden = corpus.free_ngrams(corpus.all_held_out(), tokenizer)
-    _worker.update(tokenizer=tokenizer, forbidden=forbidden, seed=seed, rows=rows)
-
-
-def make_chunk(index: int) -> corpus.Chunk:
-    """Write, tokenize and pack one chunk in a worker."""
-    stream = corpus.documents(_worker["seed"], index)
-    return corpus.pack(stream, _worker["tokenizer"], _worker["rows"], _worker["forbidden"])
-
-
-def make_texts(index: int) -> list[str]:
-    """A thousand documents as text, for the tokenizer."""
-    stream = corpus.documents(corpus.SEED, index)
-    return [corpus.text_of(next(stream)) for _ in range(1000)]
-
-
-class ChunkStream:
-    """Chunks in order, from worker processes that run at most `ahead` chunks before the trainer."""
-
-    def __init__(self, folder: Path, seed: int, rows: int, processes: int, first: int = 0, ahead: int = 1000):
-        self.room = Semaphore(ahead)
-        self.first, self.skipped, self.taken, self.closed = first, 0, 0, False
-        context = multiprocessing.get_context("spawn")
-        self.pool = context.Pool(processes, start_worker, (str(folder), seed, rows))
-        self.results = self.pool.imap(make_chunk, self.indices())
-
-    def indices(self) -> Iterator[int]:
-        """Chunk numbers, held back while the trainer is far behind."""
-        index = self.first
-        while True:
-            self.room.acquire()
-            if self.closed:
-                return
-            yield index
-            index += 1
-
-    def __next__(self) -> corpus.Chunk:
-        chunk = next(self.results)
-        self.room.release()
-        self.skipped += chunk.skipped
-        self.taken += 1
-        return chunk
-
-    def close(self) -> None:
-        """Stop the workers. The pool's own thread may wait for room: let it go first, or it never ends."""
-        self.closed = True
-        self.room.release()
-        self.pool.terminate()
+TOKENIZER_DOCUMENTS = 40_000
+# The part of the tokens whose successors enter the loss: all answers (a quarter of the tokens), and some of prompts.
+LOSS_SHARE = 3 / 8
+# The draft's training time, as a share of the model's.
+DRAFT_SHARE = 1 / 9
 
 
 class Batch:
-    """A chunk on the training device, and its attention mask."""
+    """A chunk on the training device, its attention mask, and the tokens whose successors enter the loss.
 
-    def __init__(self, chunk: corpus.Chunk, device: str):
+    `picked` are indices in the flattened rows, and `targets` and `weights` belong to these. Three tokens in four are of
+    prompts and hardly weigh anything, so of them a random few stand for all, with as much more weight: the loss is the
+    same on average, and the widest matrix of the model has far fewer rows to compute. `share` is the part of the
+    tokens that is picked; 1 takes them all.
+    """
+
+    def __init__(self, chunk: corpus.Chunk, device: str, share: float):
         def move(array: np.ndarray, dtype: torch.dtype) -> Tensor:
             tensor = torch.from_numpy(array)
             if device == "cuda":
@@ -100,13 +54,29 @@ class Batch:
         self.tokens = move(chunk.tokens, torch.long)
         self.positions = move(chunk.positions, torch.long)
         self.documents = move(chunk.documents, torch.int32)
-        weights = move(chunk.weights, torch.float32)
-        self.targets = F.pad(self.tokens[:, 1:], (0, 1))
-        self.weights = F.pad(weights[:, 1:], (0, 1))
+        weights = F.pad(move(chunk.weights, torch.float32)[:, 1:], (0, 1)).flatten()
+        targets = F.pad(self.tokens[:, 1:], (0, 1)).flatten()
+        if share < 1:
+            self.picked, self.weights = pick(weights, share)
+            self.targets = targets[self.picked]
+        else:
+            self.picked, self.weights, self.targets = None, weights, targets
         rows, length = self.tokens.shape
-        self.mask = (
-            blocks(self.documents, rows, length) if device == "cuda" else document_mask(self.documents)
-        )
+        self.mask = blocks(self.documents, rows, length) if device == "cuda" else document_mask(self.documents)
+
+
+def pick(weights: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of a share of the tokens, [count], and their loss weights: all answers, and prompt tokens for the rest.
+
+    The picked prompt tokens take over the weight of those that were left out. Nothing here waits for the device.
+    """
+    answers = weights > corpus.ANSWERS_FROM
+    prompts = (weights > 0) & ~answers
+    order = torch.rand_like(weights) + prompts + 2 * answers
+    picked = order.topk(max(1, int(share * weights.numel()))).indices
+    chosen, of_prompt = weights[picked], prompts[picked]
+    total, kept = (weights * prompts).sum(), (chosen * of_prompt).sum()
+    return picked, torch.where(of_prompt, chosen * (total / kept.clamp(min=1e-6)), chosen)
 
 
 def blocks(documents: Tensor, rows: int, length: int):
@@ -126,13 +96,13 @@ def weighted_loss(
     tokens: Tensor,
     positions: Tensor,
     mask: BlockMask | Tensor,
+    picked: Tensor | None,
     targets: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """Mean cross-entropy of the next token, weighted."""
-    logits = model(tokens, positions, mask)
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-    weights = weights.flatten()
+    """Mean cross-entropy of the next token of the picked ones, weighted."""
+    logits = model(tokens, positions, mask, picked).flatten(0, -2).float()
+    losses = F.cross_entropy(logits, targets, reduction="none")
     return (losses * weights).sum() / weights.sum()
 
 
@@ -142,36 +112,56 @@ def distillation_loss(
     tokens: Tensor,
     positions: Tensor,
     mask: BlockMask | Tensor,
+    picked: Tensor | None,
+    targets: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """Cross-entropy of the student's next token to the teacher's distribution, weighted."""
+    """Cross-entropy of the student's next token to the teacher's distribution, weighted; targets are not looked at."""
     with torch.no_grad():
-        target = teacher(tokens, positions, mask).flatten(0, 1).float().softmax(-1)
-    logits = student(tokens, positions, mask).flatten(0, 1).float()
+        target = teacher(tokens, positions, mask, picked).flatten(0, -2).float().softmax(-1)
+    logits = student(tokens, positions, mask, picked).flatten(0, -2).float()
     losses = -(target * logits.log_softmax(-1)).sum(-1)
-    weights = weights.flatten()
     return (losses * weights).sum() / weights.sum()
+
+
+def compiled(loss: Callable, models: list[nn.Module], plain: bool) -> Callable[[Batch], Tensor]:
+    """The loss of a batch under models. It is compiled as a whole, or `plain`: only the models are.
+
+    As a whole the cross-entropy is fused: the 10,240 logits of a token are read and written once or twice in bf16
+    instead of many times in float32.
+    """
+    gpu = torch.cuda.is_available()
+    if plain:
+        models = [torch.compile(model, disable=not gpu) for model in models]
+    else:
+        loss = torch.compile(loss, disable=not gpu)
+    return lambda batch: loss(
+        *models, batch.tokens, batch.positions, batch.mask, batch.picked, batch.targets, batch.weights
+    )
 
 
 def fit(
     model: nn.Module,
-    loss_of: object,
-    stream: ChunkStream,
+    loss_of: Callable[[Batch], Tensor],
+    stream: Stream,
     device: str,
     minutes: float,
     steps: int | None,
-    matrix_lr: float,
-    other_lr: float,
+    share: float,
+    matrix_lr: float = 0.02,
+    other_lr: float = 0.003,
 ) -> dict:
     """Train for some minutes of wall time (or some steps) and return what it came to."""
     made = optimizers(model, matrix_lr, other_lr)
-    limit, start, step, tokens, tokens_at_start, waited = minutes * 60, None, 0, 0, 0, 0.0
+    limit, start, step, tokens, tokens_at_start, waited, skipped = minutes * 60, None, 0, 0, 0, 0.0, 0
     while True:
         begin = time.perf_counter()
         chunk = next(stream)
         waited += time.perf_counter() - begin if start else 0
+        skipped += chunk.skipped
+        batch = Batch(chunk, device, share)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            loss = loss_of(Batch(chunk, device))
+            loss = loss_of(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         elapsed = time.perf_counter() - start if start else 0.0
@@ -201,57 +191,27 @@ def fit(
                 "tokens": tokens,
                 "loss": round(loss.item(), 4),
                 "seconds": round(elapsed, 1),
+                "documents left out": skipped,
             }
 
 
-def train_model(stream: ChunkStream, device: str, minutes: float, steps: int | None, seed: int) -> CausalLM:
+def train_model(stream: Stream, device: str, minutes: float, steps: int | None, seed: int, plain: bool) -> CausalLM:
     """The main model."""
     model = CausalLM(MODEL, seed).to(device)
-    compiled = torch.compile(model, disable=device != "cuda")
-    print(
-        "model",
-        fit(
-            model,
-            lambda batch: weighted_loss(
-                compiled, batch.tokens, batch.positions, batch.mask, batch.targets, batch.weights
-            ),
-            stream,
-            device,
-            minutes,
-            steps,
-            0.02,
-            0.003,
-        ),
-    )
+    loss = compiled(weighted_loss, [model], plain)
+    print("model", fit(model, loss, stream, device, minutes, steps, 1 if plain else LOSS_SHARE))
     return model
 
 
 def train_draft(
-    model: CausalLM, stream: ChunkStream, device: str, minutes: float, steps: int | None, seed: int
+    model: CausalLM, stream: Stream, device: str, minutes: float, steps: int | None, seed: int, plain: bool
 ) -> CausalLM:
     """The draft, which learns the main model's distributions and starts from the main model's embedding."""
     draft = CausalLM(DRAFT, seed).to(device)
     draft.model.embed_tokens.weight.data.copy_(model.model.embed_tokens.weight.data)
     model.eval().requires_grad_(False)
-    teacher, student = (
-        torch.compile(model, disable=device != "cuda"),
-        torch.compile(draft, disable=device != "cuda"),
-    )
-    print(
-        "draft",
-        fit(
-            draft,
-            lambda batch: distillation_loss(
-                student, teacher, batch.tokens, batch.positions, batch.mask, batch.weights
-            ),
-            stream,
-            device,
-            minutes,
-            steps,
-            0.02,
-            0.003,
-        ),
-    )
+    loss = compiled(distillation_loss, [draft, model], plain)
+    print("draft", fit(draft, loss, stream, device, minutes, steps, 1 if plain else LOSS_SHARE))
     return draft
 
 
@@ -263,16 +223,15 @@ def train_course_tokenizer(folder: Path, documents: int, processes: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for model/, draft/ and adapters/")
     parser.add_argument("--minutes", type=float, default=5.5, help="training time of the main model")
     parser.add_argument("--seed", type=int, default=corpus.SEED)
     parser.add_argument("--stage", choices=["all", "model", "draft", "adapters"], default="all")
     parser.add_argument(
-        "--smoke", action="store_true", help="three steps of each stage on two rows, any machine"
+        "--plain-loss", action="store_true", help="compile the models alone; every token enters the loss"
     )
+    parser.add_argument("--smoke", action="store_true", help="three steps of each stage on two rows, any machine")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() and not options.smoke else "cpu"
     if device == "cpu" and not options.smoke:
@@ -292,28 +251,33 @@ def main() -> None:
         print(f"[{time.perf_counter() - begin:6.1f} s] {what}", flush=True)
 
     if options.stage in ("all", "model"):
-        train_course_tokenizer(base, 2_000 if options.smoke else TOKENIZER_DOCUMENTS, processes)
+        train_course_tokenizer(base, 4_000 if options.smoke else TOKENIZER_DOCUMENTS, processes)
         report("tokenizer")
     tokenizer = load_tokenizer(base)
-    if options.stage in ("all", "model", "draft"):
-        stream = ChunkStream(base, options.seed, rows, processes)
-        if options.stage == "draft":
-            model = load_model(base, MODEL).to(device)
-        else:
-            model = train_model(stream, device, options.minutes, steps, options.seed)
-            save_model(model, tokenizer, base, shards=2)
-            report(f"model; {stream.skipped} documents left out of {stream.taken} chunks")
-        if options.stage in ("all", "draft"):
-            draft = train_draft(model, stream, device, options.minutes / 8, steps, options.seed)
-            save_model(draft, tokenizer, draft_folder, shards=1)
-            report("draft")
-        stream.close()
-    if options.stage in ("all", "adapters"):
-        for name, share in (("chinese", 0.05), ("sql", 0.12)):
-            score = train_adapter(
-                name, base, options.out / "adapters" / name, device, options.minutes * 60 * share, steps
-            )
-            report(f"adapter {name}: {score}")
+    with Workers(base, options.seed, rows, processes) as workers:
+        if options.stage in ("all", "model", "draft"):
+            # A draft that is trained on its own reads on where its model's training cannot have come.
+            chunks = workers.stream(make_chunk, itertools.count(1_000_000 if options.stage == "draft" else 0))
+            if options.stage == "draft":
+                model = load_model(base, MODEL).to(device)
+            else:
+                model = train_model(chunks, device, options.minutes, steps, options.seed, options.plain_loss)
+                save_model(model, tokenizer, base, shards=2)
+                report("model")
+            if options.stage in ("all", "draft"):
+                minutes = options.minutes * DRAFT_SHARE
+                draft = train_draft(model, chunks, device, minutes, steps, options.seed, options.plain_loss)
+                save_model(draft, tokenizer, draft_folder, shards=1)
+                report("draft")
+            chunks.close()
+        if options.stage in ("all", "adapters"):
+            size = adapters.SMOKE_BATCH if options.smoke else adapters.BATCH
+            for task, share in adapters.SHARES.items():
+                batches = workers.stream(make_adapter_batch, ((task, i, size) for i in itertools.count()), ahead=60)
+                folder, seconds = options.out / "adapters" / task, options.minutes * 60 * share
+                score = adapters.train_adapter(task, base, folder, device, seconds, steps, batches)
+                batches.close()
+                report(f"adapter {task}: {score}")
 
 
 if __name__ == "__main__":
