@@ -66,7 +66,8 @@ class BlockManager:
         """End a sequence: forget its name, and give up its reference to each of its blocks.
 
         A block that stands in no table any more goes to the right end of `free_blocks`; the last block of the table
-        first, its first block last. So beginnings of texts, which may be wanted again, are overwritten last.
+        first, its first block last. So beginnings of texts, which may be wanted again, are overwritten last. (There are
+        no hashes here; vLLM's order, where blocks without one go first, is in 2.3.)
         """
         raise NotImplementedError("BlockManager.free")
 
