@@ -274,15 +274,20 @@ def test_chat_template_takes_what_clients_send(tokenizer):
     assert "<tool_response>\n10:00\n</tool_response>" in text and "strict" not in text
 
 
-def test_tokenizer(tokenizer):
-    assert len(tokenizer) == VOCAB_SIZE == 10_240
+def assert_round_trips(tokenizer):
     for text in (
         "What is 407 + 15?",
         "什么是分页注意力？ KV 缓存",
         "def f(x):\n    return x  # naïve ☃\n",
+        "def f_x(y):\n    return y  # naïve ☃\n",
         "罕见字：龘",
     ):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_tokenizer(tokenizer):
+    assert len(tokenizer) == VOCAB_SIZE == 10_240
+    assert_round_trips(tokenizer)
     digits = tokenizer.tokenize("12345")
     assert digits == list("12345")
     assert len(tokenizer("量化键值缓存", add_special_tokens=False)["input_ids"]) == 6
@@ -316,13 +321,7 @@ def test_a_value_has_the_same_tokens_wherever_it_stands(new_tokenizer):
 def test_new_tokenizer_is_whole(new_tokenizer):
     assert len(new_tokenizer) == VOCAB_SIZE
     assert new_tokenizer.tokenize(" the") == ["Ġthe"]
-    for text in (
-        "What is 407 + 15?",
-        "什么是分页注意力？ KV 缓存",
-        "def f_x(y):\n    return y  # naïve ☃\n",
-        "罕见字：龘",
-    ):
-        assert new_tokenizer.decode(new_tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert_round_trips(new_tokenizer)
     assert all(token < VOCAB_SIZE for token in new_tokenizer("<|im_start|>user\nHi<|im_end|>")["input_ids"])
 
 

@@ -124,17 +124,13 @@ def distillation_loss(
     return (losses * weights).sum() / weights.sum()
 
 
-def compiled(loss: Callable, models: list[nn.Module], plain: bool) -> Callable[[Batch], Tensor]:
-    """The loss of a batch under models. It is compiled as a whole, or `plain`: only the models are.
+def compiled(loss: Callable, models: list[nn.Module]) -> Callable[[Batch], Tensor]:
+    """The loss of a batch under models, compiled as a whole.
 
-    As a whole the cross-entropy is fused: the 10,240 logits of a token are read and written once or twice in bf16
+    So the cross-entropy is fused with them: the 10,240 logits of a token are read and written once or twice in bf16
     instead of many times in float32.
     """
-    gpu = torch.cuda.is_available()
-    if plain:
-        models = [torch.compile(model, disable=not gpu) for model in models]
-    else:
-        loss = torch.compile(loss, disable=not gpu)
+    loss = torch.compile(loss, disable=not torch.cuda.is_available())
     return lambda batch: loss(
         *models, batch.tokens, batch.positions, batch.mask, batch.picked, batch.targets, batch.weights
     )
@@ -147,7 +143,6 @@ def fit(
     device: str,
     minutes: float,
     steps: int | None,
-    share: float,
     matrix_lr: float = 0.02,
     other_lr: float = 0.003,
 ) -> dict:
@@ -159,7 +154,7 @@ def fit(
         chunk = next(stream)
         waited += time.perf_counter() - begin if start else 0
         skipped += chunk.skipped
-        batch = Batch(chunk, device, share)
+        batch = Batch(chunk, device, LOSS_SHARE)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             loss = loss_of(batch)
         loss.backward()
@@ -195,23 +190,21 @@ def fit(
             }
 
 
-def train_model(stream: Stream, device: str, minutes: float, steps: int | None, seed: int, plain: bool) -> CausalLM:
+def train_model(stream: Stream, device: str, minutes: float, steps: int | None, seed: int) -> CausalLM:
     """The main model."""
     model = CausalLM(MODEL, seed).to(device)
-    loss = compiled(weighted_loss, [model], plain)
-    print("model", fit(model, loss, stream, device, minutes, steps, 1 if plain else LOSS_SHARE))
+    loss = compiled(weighted_loss, [model])
+    print("model", fit(model, loss, stream, device, minutes, steps))
     return model
 
 
-def train_draft(
-    model: CausalLM, stream: Stream, device: str, minutes: float, steps: int | None, seed: int, plain: bool
-) -> CausalLM:
+def train_draft(model: CausalLM, stream: Stream, device: str, minutes: float, steps: int | None, seed: int) -> CausalLM:
     """The draft, which learns the main model's distributions and starts from the main model's embedding."""
     draft = CausalLM(DRAFT, seed).to(device)
     draft.model.embed_tokens.weight.data.copy_(model.model.embed_tokens.weight.data)
     model.eval().requires_grad_(False)
-    loss = compiled(distillation_loss, [draft, model], plain)
-    print("draft", fit(draft, loss, stream, device, minutes, steps, 1 if plain else LOSS_SHARE))
+    loss = compiled(distillation_loss, [draft, model])
+    print("draft", fit(draft, loss, stream, device, minutes, steps))
     return draft
 
 
@@ -228,9 +221,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.5, help="training time of the main model")
     parser.add_argument("--seed", type=int, default=corpus.SEED)
     parser.add_argument("--stage", choices=["all", "model", "draft", "adapters"], default="all")
-    parser.add_argument(
-        "--plain-loss", action="store_true", help="compile the models alone; every token enters the loss"
-    )
     parser.add_argument("--smoke", action="store_true", help="three steps of each stage on two rows, any machine")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() and not options.smoke else "cpu"
@@ -261,12 +251,12 @@ def main() -> None:
             if options.stage == "draft":
                 model = load_model(base, MODEL).to(device)
             else:
-                model = train_model(chunks, device, options.minutes, steps, options.seed, options.plain_loss)
+                model = train_model(chunks, device, options.minutes, steps, options.seed)
                 save_model(model, tokenizer, base, shards=2)
                 report("model")
             if options.stage in ("all", "draft"):
                 minutes = options.minutes * DRAFT_SHARE
-                draft = train_draft(model, chunks, device, minutes, steps, options.seed, options.plain_loss)
+                draft = train_draft(model, chunks, device, minutes, steps, options.seed)
                 save_model(draft, tokenizer, draft_folder, shards=1)
                 report("draft")
             chunks.close()
