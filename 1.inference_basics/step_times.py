@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
-from common import estimator, memory, models, profiling, throughput
+from common import engine_core, estimator, memory, models, profiling, throughput
 from common.ceilings import Ceilings
 from common.hardware import GIB, Machine
 from common.problems import Problem
@@ -92,6 +92,7 @@ class Case:
         for number, ids in enumerate(prompts):
             llm.llm_engine.add_request(str(number), {"prompt_token_ids": ids}, sampling)
         while llm.llm_engine.has_unfinished_requests():
+            engine_core.wait_for_output(llm.llm_engine.engine_core)
             llm.llm_engine.step()
             yield time.perf_counter()
 
@@ -146,16 +147,7 @@ def start_engine(run: Run, cases: list[Case]):
     """A vLLM engine that takes the cases without queueing, and on a GPU one that can be profiled."""
     options: dict[str, object] = {"max_num_seqs": max(case.batch for case in cases), "max_model_len": limit(run)}
     if run.machine.gpus:
-        # What is profiled are decode steps: those before them, with the prompts, are passed over. Kernels alone, since
-        # to record what Python does would slow it down, and open gaps between the kernels.
-        options["profiler_config"] = {
-            "profiler": "torch",
-            "torch_profiler_dir": str(run.logs / "profiles"),
-            "torch_profiler_activities": ["CUDA"],
-            "torch_profiler_with_stack": False,
-            "delay_iterations": 2 * MARGIN,
-            "max_iterations": PROFILED,
-        }
+        options["profiler_config"] = profiling.decode_steps(run.logs / "profiles", skip=2 * MARGIN, steps=PROFILED)
     return run.engine(enable_prefix_caching=False, max_num_batched_tokens=limit(run), **options)
 
 

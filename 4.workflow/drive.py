@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from request_mixes import Request
 
+from common.engine_core import is_dead, wait_for_output
 from common.problems import Problem, explain
 from common.timing import Stream, percentile
 
@@ -136,28 +137,6 @@ def _serve(engine, coming: deque[Request], answers: dict[str, Answer], start: fl
             answer = answers[output.request_id]
             answer.token_s += [time.monotonic()] * len(output.outputs[0].token_ids)
             answer.metrics = output.metrics
-
-
-def is_dead(client) -> bool:
-    """Whether the engine's process has ended; never if it is this one. `client` is `llm.llm_engine.engine_core`."""
-    return hasattr(client, "resources") and client.resources.engine_dead
-
-
-def wait_for_output(client) -> None:
-    """Wait until `step` finds an output of the engine's process. In this process it computes one: nothing to wait for.
-
-    vLLM 0.32 waits in `step` itself, and for ever if that process is killed: it notes the end, and wakes nobody.
-    Raises EngineDeadError.
-    """
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    if not hasattr(client, "outputs_queue"):
-        return
-    with client.outputs_queue.not_empty:  # the condition that `put` notifies: no output comes later than it would
-        while not client.outputs_queue.queue:
-            if is_dead(client):
-                raise EngineDeadError()
-            client.outputs_queue.not_empty.wait(0.5)
 
 
 def in_batches(llm, requests: Sequence[Request], size: int) -> Served:

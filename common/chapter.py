@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common import hardware, models, results, timeline, trace
+from common import estimator, hardware, models, results, timeline, trace
 from common.figures import Figure
 from common.problems import NotOnThisMachine, Problem, explain, first_line
 from common.run import Run
@@ -210,18 +210,18 @@ class Session:
         ]
         if fit:
             lines.append(("weights", f"{fit.weights / 1e9:.3g} GB in {models.dtype(self.machine)}"))
-            lines.append(("ceiling", self._ceiling(fit.weights)))
+            lines.append(("ceiling", self._ceiling()))
         lines.append(("log", str(self.logs / "vllm.log")))
         self.screen.card(self.chapter.title, lines)
 
-    def _ceiling(self, weight_bytes: int) -> str:
+    def _ceiling(self) -> str:
         peak = hardware.peak(self.machine.gpus[0].name) if self.machine.gpus else None
         if peak is None:
             return "no published peak for this hardware"
-        rate = peak.bandwidth_bytes_s / weight_bytes
+        rate = peak.bandwidth_bytes_s / estimator.step_bytes(self.model.config, 0, models.dtype(self.machine))
         return (
             f"{rate:,.0f} tokens/s for one request: {peak.bandwidth_bytes_s / 1e12:.2f} TB/s ({peak.source}) over "
-            "the bytes of the weights"
+            "the bytes of the weights that a step reads"
         )
 
     def _choose_recording(self) -> None:

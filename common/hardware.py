@@ -61,6 +61,7 @@ class Peak:
 
 # Dense figures, without sparsity, by the driver's name of the GPU without "NVIDIA" and its like.
 PEAKS: dict[str, Peak] = {
+    "B200": Peak(8.0e12, 2250e12, "NVIDIA HGX B200 data sheet"),
     "H200": Peak(4.8e12, 989e12, "NVIDIA H200 data sheet"),
     "H200 NVL": Peak(4.8e12, 835e12, "NVIDIA H200 data sheet, NVL"),
     "H100 80GB HBM3": Peak(3.35e12, 989e12, "NVIDIA H100 data sheet, SXM"),
@@ -74,6 +75,7 @@ PEAKS: dict[str, Peak] = {
     "L4": Peak(0.300e12, 121e12, "NVIDIA L4 data sheet"),
     "A10G": Peak(0.600e12, 70e12, "AWS G5 instance page, NVIDIA A10G"),
     "A10": Peak(0.600e12, 125e12, "NVIDIA A10 data sheet"),
+    "RTX 5090": Peak(1.792e12, 209e12, "NVIDIA RTX Blackwell white paper, RTX 5090"),
     "RTX 4090": Peak(1.008e12, 165e12, "NVIDIA Ada architecture white paper, RTX 4090"),
     "RTX 3090": Peak(0.936e12, 71e12, "NVIDIA Ampere GA102 white paper, RTX 3090"),
     "T4": Peak(0.320e12, 65e12, "NVIDIA T4 data sheet, fp16"),

@@ -74,20 +74,32 @@ def of_cpu(measure: Callable[[int], float], steps: int) -> tuple[float, dict[str
     return sum(durations.values()) / elapsed_us * 100, groups(durations)
 
 
-def of_this_process(measure: Callable[[int], float], steps: int) -> dict[str, float]:
-    """`kernels` of one generate call of `steps` tokens."""
-    from torch.profiler import ProfilerActivity, profile
+def of_this_process(network, measure: Callable[[int], float], steps: int) -> dict[str, float]:
+    """`kernels` of `steps` decode steps of `measure`; the first forward pass of `network`, a prefill, is left out."""
+    from torch.profiler import ProfilerActivity, profile, schedule
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        measure(steps)
+    with profile(activities=[ProfilerActivity.CUDA], schedule=schedule(wait=1, warmup=1, active=steps)) as profiler:
+        hook = network.register_forward_hook(lambda *ignored: profiler.step())
+        try:
+            measure(2 + steps)
+        finally:
+            hook.remove()
     with tempfile.TemporaryDirectory() as folder:
         profiler.export_chrome_trace(f"{folder}/trace.json")
         return kernels(json.loads(Path(f"{folder}/trace.json").read_text()), steps)
 
 
-def of_vllm(llm, folder: Path, measure: Callable[[int], float], steps: int) -> dict[str, float]:
-    """`kernels` of one vLLM call."""
-    return kernels(trace_of_vllm(llm, folder, measure, steps), steps)
+def decode_steps(folder: Path, skip: int, steps: int) -> dict[str, object]:
+    """A `profiler_config`: the kernels of `steps` engine steps, after `skip` in which the prompts are computed."""
+    return {
+        "profiler": "torch",
+        "torch_profiler_dir": str(folder),
+        # Kernels alone: to record what Python does would slow it down, and open gaps between them.
+        "torch_profiler_activities": ["CUDA"],
+        "torch_profiler_with_stack": False,
+        "delay_iterations": skip,
+        "max_iterations": steps,
+    }
 
 
 def trace_of_vllm(llm, folder: Path, measure: Callable[[int], float], steps: int) -> dict:

@@ -40,6 +40,7 @@ def test_slug_without_a_gpu_is_cpu(machine_with):
 @pytest.mark.parametrize(
     ("name", "terabytes_s", "teraflops"),
     [
+        ("NVIDIA B200", 8.0, 2250),
         ("NVIDIA H200", 4.8, 989),
         ("NVIDIA H200 NVL", 4.8, 835),
         ("NVIDIA H100 80GB HBM3", 3.35, 989),
@@ -53,6 +54,7 @@ def test_slug_without_a_gpu_is_cpu(machine_with):
         ("NVIDIA L4", 0.3, 121),
         ("NVIDIA A10G", 0.6, 70),
         ("NVIDIA A10", 0.6, 125),
+        ("NVIDIA GeForce RTX 5090", 1.792, 209),
         ("NVIDIA GeForce RTX 4090", 1.008, 165),
         ("NVIDIA GeForce RTX 3090", 0.936, 71),
         ("Tesla T4", 0.32, 65),
@@ -71,7 +73,7 @@ def test_peak_of_a_known_gpu(name, terabytes_s, teraflops):
         "NVIDIA H800",
         "NVIDIA H20",
         "NVIDIA GH200 480GB",
-        "NVIDIA B200",
+        "NVIDIA GB200",
         "NVIDIA A800-SXM4-80GB",
         "NVIDIA A100-SXM-64GB",
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
