@@ -34,8 +34,6 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-
-
 WIDEST = 8  # columns that a screen shows; further ones are in results.md
 
 
@@ -101,6 +99,7 @@ class Chapter:
         add("--only", metavar="NAME", action="append", help="run this experiment alone (may be repeated)")
         add("--model", help="course-lm, shape:NAME, a folder or a hub name")
         add("--smoke", action="store_true", help="small sizes, the same code")
+        add("--repeats", type=int, metavar="N", help="measure everything N times (3; the median counts)")
         add("--save", action="store_true", help="write results/HARDWARE.json")
         add("--resume", action="store_true", help="skip what is saved already and has not changed since")
         add("--json", metavar="FILE", type=Path, help="write a report of this run for a machine to read")
@@ -191,6 +190,8 @@ class Session:
 
     def _prepare(self) -> None:
         """Everything that can be wrong with the command line or the machine, before anything is loaded."""
+        if self.options.repeats is not None and self.options.repeats < 1:
+            raise Problem("There is nothing to measure in no repeats.", "Take --repeats 1 or more.")
         if self.options.save:
             results.check_writable(self.chapter.folder)
         if self.options.trace:

@@ -38,8 +38,8 @@ class Run:
 
     @property
     def repeats(self) -> int:
-        """Three, because lessons quote medians of three; one in a smoke run."""
-        return self.size(full=3, smoke=1)
+        """Three, because lessons quote medians of three; one in a smoke run; what --repeats says."""
+        return self.options.repeats or self.size(full=3, smoke=1)
 
     def predict(self, name: str, value: float, unit: str, because: str) -> None:
         """Show and record a prediction before the measurement that tests it."""

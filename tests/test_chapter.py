@@ -281,7 +281,7 @@ def test_only_runs_what_it_names_and_all_well_is_status_zero(course):
 
 def test_save_resume_and_replay(course):
     course.record("works")
-    code, _, _ = course.run("--save")
+    code, _, _ = course.run("--save", "--repeats", "5")
     stored = results.read(results.path(course.folder, "cpu"))
     assert code == 1  # `fails` did, and nothing shows needs_a_gpu: what ran is saved all the same
     assert list(stored["experiments"]) == ["works", "waits"]
@@ -289,7 +289,8 @@ def test_save_resume_and_replay(course):
     assert {key: record[key] for key in ("question", "reading", "dirty")} == {
         "question": "Does it work?", "reading": "It works.", "dirty": False,
     }  # fmt: skip
-    assert record["command"] == "python 9.fake/demo.py --save"
+    assert record["command"] == "python 9.fake/demo.py --save --repeats 5"
+    assert record["settings"]["repeats"] == 5
     assert record["rows"] == [{"engine": "vllm", "batch": 8, "output_tok_s": 3.0, "p50_s": None}]
     assert record["settings"] == {"seed": 0, "repeats": 3, "smoke": False}
     assert record["predictions"] == [
@@ -320,6 +321,9 @@ def test_save_resume_and_replay(course):
     # A smoke run's sizes are others: a full record does not stand for them.
     _, _, report = course.run(*words, "--smoke")
     assert statuses(report) == {"works": "ran"}
+
+    code, shown, _ = course.run("--repeats", "0")
+    assert code == 1 and "Take --repeats 1 or more" in shown
 
     # Replayed: by default the preferred hardware, and any by name.
     code, shown, report = course.run("--replay", "--only", "works", "--json", course.report)

@@ -38,7 +38,8 @@ def run(tmp_path):
     """A function: a Run of course-lm with these options, without a screen."""
 
     def build(machine=None, model="course-lm", smoke=False, **options) -> Run:
-        given = argparse.Namespace(**{"smoke": smoke, "prompts": None, "batches": None, "trace": None} | options)
+        none = dict.fromkeys(("prompts", "batches", "trace", "repeats"))
+        given = argparse.Namespace(**none | {"smoke": smoke} | options)
         screen = SilentScreen()
         machine = machine or hardware.machine()
         return Run(given, machine, models.resolve(model), screen, screen, tmp_path, lambda name: [])
@@ -61,6 +62,7 @@ class StepCounter:
 
     def __init__(self):
         self.steps = self.left = 0
+        self.engine_core = None  # what vLLM's client has of a process of its own is not here
 
     def add_request(self, name, prompt, sampling):
         self.left = sampling.max_tokens
