@@ -116,7 +116,8 @@ class FakeEngine:
     """
 
     def __init__(self, budget: int):
-        self.llm_engine, self.budget, self.now, self.requests = self, budget, 0.0, []
+        self.llm_engine, self.engine_core = self, None
+        self.budget, self.now, self.requests = budget, 0.0, []
 
     def add_request(self, name, prompt, sampling):
         self.requests.append([len(prompt["prompt_token_ids"]), sampling.max_tokens])
