@@ -1,63 +1,42 @@
-"""Chapter 4: what its demo measures with, and the schedulers of its exercises against the engine, step by step.
+"""Chapter 4: what its demo measures with."""
 
-`python tests/test_workflow.py` records once more what the engine does, for the checks of the exercises.
-"""
-
-import json
 import os
 import re
 import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
-from PIL import Image
+import workflow_engine
+from workflow_engine import (
+    BLOCK,
+    BUDGET,
+    ENGINE,
+    FOLDER,
+    SLOTS,
+    contests,
+    driving,
+    request_mixes,
+    stages,
+    traced_engines,
+    transformers_batching,
+)
 
-from common import hardware, models, segments, timeline_table, trace
-from common.chapters import ROOT, load
-from common.figures import Figure
+from common import hardware, models, trace
+from common.chapters import load
 from common.lengths import Lengths
 from common.problems import Problem
 
-FOLDER = ROOT / "4.workflow"
-RUNS = ROOT / "tests" / "checks_4_workflow" / "engine_runs.json"
-load(FOLDER / "demo.py")  # which imports its neighbours by their plain names
-contests, driving, request_mixes, stages, traced_engines, transformers_batching = (
-    sys.modules[name]
-    for name in ("contests", "drive", "request_mixes", "stages", "traced_engines", "transformers_batching")
-)
 Request = request_mixes.Request
-
-# The engine of these tests: small limits, so that small loads meet them.
-SLOTS, BUDGET, BLOCK = 8, 256, 32
-ENGINE = {
-    "max_num_seqs": SLOTS,
-    "max_num_batched_tokens": BUDGET,
-    "block_size": BLOCK,
-    "scheduling_policy": "priority",
-    "async_scheduling": False,  # with it a place is free one step later
-}
-
-
-def start(file: Path) -> object:
-    with trace.recording(file), traced_engines.core_in_this_process(True):
-        return models.engine(
-            models.resolve("course-lm"), hardware.machine(), scheduler_cls=trace.SCHEDULER, **ENGINE
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    """A traced engine within this process."""
-    file = tmp_path_factory.mktemp("workflow") / "engine.jsonl"
-    yield traced_engines.TracedEngine(start(file), file, is_new=True)
+    yield workflow_engine.start(tmp_path_factory.mktemp("workflow") / "engine.jsonl")
     models.close_engine()
 
 
@@ -72,124 +51,6 @@ def run(tmp_path):
 
 def equal(count: int, prompt: int, answer: int, kind: str = "equal") -> list[Request]:
     return request_mixes.of_lengths([Lengths(prompt, answer)] * count, kind)
-
-
-# -------------------------------------------------------------------------------- the exercises' schedulers
-
-
-def asked_of_the_engine() -> dict[str, tuple[str, list[tuple[int, int, int]]]]:
-    """name: (scheduler, [(arrival in steps, prompt tokens, output tokens)])."""
-    burst = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(20, 0.08, seed=1)]
-    long = [(0, size.input_tokens, size.output_tokens) for size in request_mixes.chat(9, 0.3, seed=2)]
-    spread = [(5 * place, 20 + 90 * (place % 4), 5 + 7 * (place % 5)) for place in range(16)]
-    late = [*spread[:6], *((150 + arrival, prompt, answer) for arrival, prompt, answer in spread[6:12])]
-    return {
-        "short requests at once": ("continuous", burst),
-        "prompts longer than the budget": ("continuous", long),
-        "one after the other": ("continuous", spread),
-        "with a pause": ("continuous", late),
-        "static batches": ("static", burst),
-        "static batches of long prompts": ("static", long),
-        "shortest job first": ("shortest_job_first", burst),
-        "shortest job first, one after the other": ("shortest_job_first", spread),
-    }
-
-
-def engine_steps(llm, file: Path, scheduler: str, requests: list[tuple[int, int, int]]) -> list[int]:
-    """Drive the engine with arrivals counted in steps; the tokens of each of its steps, by its own trace."""
-    from vllm import SamplingParams
-
-    engine, start_s, now = llm.llm_engine, time.monotonic(), 0
-    coming = sorted(enumerate(requests), key=lambda request: request[1][0])
-    while coming or engine.has_unfinished_requests():
-        arrived = [request for request in coming if request[1][0] <= now]
-        if scheduler == "static":
-            arrived = [] if engine.has_unfinished_requests() else arrived[:SLOTS]
-        for place, (_, prompt, answer) in arrived:
-            tokens = {"prompt_token_ids": list(request_mixes.random_ids(prompt))}
-            sampling = SamplingParams(temperature=0.0, max_tokens=answer, ignore_eos=True)
-            priority = answer if scheduler == "shortest_job_first" else 0
-            engine.add_request(str(place), tokens, sampling, time.time(), priority=priority)
-        coming = [request for request in coming if request not in arrived]
-        if engine.has_unfinished_requests():
-            engine.step()
-            now += 1
-        else:
-            now = coming[0][1][0]
-    steps = trace.read(file).between(start_s, time.monotonic()).steps
-    assert not any(sum(step.num_cached_tokens.values()) for step in steps)
-    return [sum(step.num_scheduled_tokens.values()) for step in steps]
-
-
-@pytest.mark.engine
-@pytest.mark.parametrize("name", asked_of_the_engine())
-def test_our_schedulers_do_what_the_engine_does(traced, name):
-    scheduler, requests = asked_of_the_engine()[name]
-    did = engine_steps(traced.llm, traced.file, scheduler, requests)
-    solutions = load(FOLDER / "solutions.py")
-    limits, in_steps = solutions.Limits(SLOTS, BUDGET), solutions.Cost(step_s=1.0)
-    schedule = getattr(solutions, scheduler)([solutions.Request(*r) for r in requests], limits, in_steps)
-    modelled = [sum(step.num_scheduled_tokens.values()) for step in schedule.steps]
-    assert modelled == did
-    assert json.loads(RUNS.read_text())["runs"][name]["tokens"] == did, "what the checks hold is out of date"
-
-
-def test_the_recorded_runs_are_those_asked_for():
-    runs = json.loads(RUNS.read_text())
-    assert (runs["max_num_seqs"], runs["max_num_batched_tokens"]) == (SLOTS, BUDGET)
-    recorded = {name: (run["scheduler"], [tuple(r) for r in run["requests"]]) for name, run in runs["runs"].items()}
-    assert recorded == asked_of_the_engine()
-
-
-# (what our solution says, what a wrong one says, words of the message)
-MISTAKES = (
-    ("token_s[place].append(now)", "token_s[place].append(start)", "tokens come when their step starts"),
-    ("cost.seconds(sum(scheduled.values()))", "cost.seconds(0)", "the time for each token is missing"),
-    ("cost.seconds(sum(scheduled.values()))", "cost.seconds(len(scheduled))", "as its requests are many"),
-    ("min(left, max(1,", "min(10**9, max(1,", "prompts are computed whole"),
-    ("if computed[place] >= requests[place].prompt_tokens:", "if True:", "is not the last of its prompt gives a token"),
-    ("len(running) < limits.max_num_seqs and", "", "max_num_seqs is no limit"),
-    ("while coming and requests[coming[0]].arrival_s <= now", "while coming and (requests[coming[0]].arrival_s < now "
-     "or requests[coming[0]].arrival_s == now and not running)", "has to wait for the step after"),
-    ("requests[coming[0]].arrival_s <= now", "coming", "the order of the list is taken|runs before it has arrived"),
-    ("            now = requests[coming[0]].arrival_s\n", "            now += 1\n", "time passes in whole steps"),
-    (", joins=False)", ")", "the third joins"),
-    ("(requests[place].output_tokens, requests[place].arrival_s, place)", "(0,)", "first come first served"),
-    ("(requests[place].output_tokens,", "(-requests[place].output_tokens,", "the longest goes first"),
-    ("- requests[place].arrival_s for", "for", "the time counts from 0"),
-    ("percentile(gaps or [0.0], 99)", "max(gaps or [0.0])", "the largest is taken"),
-    ("percentile(gaps or [0.0], 99)", "percentile(gaps or [0.0], 0.99)", "percentile gets 0.99"),
-    ("gaps or [0.0]", "gaps", "ValueError in latencies"),
-    ("seen.itl_p99_s <= slo.itl_p99_s", "True", "the gaps are not looked at"),
-    ("seen.ttft_p99_s <= slo.ttft_p99_s and", "", "the time to first token is not looked at"),
-    ("seen.itl_p99_s <= slo", "seen.itl_p99_s < slo", "equal to its limit is too long"),
-    ("end_s < soonest", "best is None", "the first that meets the SLO is taken"),
-    ("end_s < soonest", "end_s <= soonest", "the last of them is taken"),
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What `make check` says to each mistake. One process checks them all: starting takes longer than checking."""
-    text, folder = (FOLDER / "solutions.py").read_text(), tmp_path_factory.mktemp("mistakes")
-    for place, (right, wrong, _) in enumerate(MISTAKES):
-        assert right in text
-        (folder / f"mine_{place}.py").write_text(text.replace(right, wrong))
-    code = (
-        "from common import check\n"
-        f"for place in range({len(MISTAKES)}):\n"
-        f"    print('status', check.main(['4', '--file', f'{folder}/mine_{{place}}.py']), 'NEXT', flush=True)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert not ended.stderr, ended.stderr
-    return [" ".join(printed.split()) for printed in ended.stdout.split("NEXT")]
-
-
-@pytest.mark.parametrize("place", range(len(MISTAKES)), ids=lambda place: MISTAKES[place][2][:40])
-def test_a_mistake_is_told_in_words(told, place):
-    printed = told[place]
-    assert printed.endswith("status 1") and "Traceback" not in printed, printed
-    assert re.search(MISTAKES[place][2], printed), printed
 
 
 # -------------------------------------------------------------------------------------------- request mixes
@@ -533,80 +394,3 @@ def test_transformers_is_measured_apart_and_what_hangs_is_ended(run):
     assert all(re.search(r"ended with status 1; see .*transformers.log", cell["error"]) for cell in cells.values())
     left = [p for p in psutil.Process().children(recursive=True) if "transformers_batching.py" in str(p.cmdline())]
     assert not left
-
-
-@pytest.fixture(scope="module")
-def mixed(traced):
-    """(trace, names, settings) of a load with waiting, chunks and preemptions."""
-    requests = request_mixes.of_lengths([Lengths(100, 30), Lengths(300, 8)] * 5, "r")
-    requests = [
-        Request(f"r{place}", request.prompt, request.output_tokens, due_s=0.01 * place, use_prefix_cache=False)
-        for place, request in enumerate(requests)
-    ]
-    with traced_engines.small_cache(traced.scheduler, 26, 320):
-        served = driving.drive(traced.llm, requests)
-    found = traced.steps_of(served)
-    assert stages.preemptions(found) > 0
-    settings = {"block_size": BLOCK, "num_blocks": 26, "max_num_batched_tokens": BUDGET, "max_num_seqs": SLOTS}
-    return found, {answer.id: answer.request.name for answer in served.answers}, settings
-
-
-@pytest.mark.engine
-def test_a_timeline_from_its_table_is_that_of_the_trace(mixed):
-    found, names, settings = mixed
-    rows = timeline_table.table(found, names)
-    assert sum(row["steps"] for row in rows) == len(found.steps) > len(rows)
-    again = timeline_table.trace_of(json.loads(json.dumps(rows)), settings)
-    for step, drawn in zip(found.steps, again.steps, strict=True):
-        assert drawn.num_scheduled_tokens == {names[name]: n for name, n in step.num_scheduled_tokens.items()}
-        assert set(drawn.prefill) == {names[name] for name in step.prefill}
-        assert set(drawn.preempted) == {names[name] for name in step.preempted}
-        assert set(drawn.resumed) == {names[name] for name in step.resumed}
-
-    def computing(of, called) -> list[tuple]:
-        return sorted(
-            (called(s.request), s.kind, s.first_step, s.last_step, s.num_tokens)
-            for s in segments.segments(of)
-            if s.kind != "waiting"
-        )
-
-    first = found.steps[0].number
-    wanted = [(r, k, a - first, b - first, n) for r, k, a, b, n in computing(found, names.get)]
-    assert computing(again, str) == wanted
-    assert {"prefill", "recompute", "decode"} == {kind for _, kind, *_ in wanted}
-    length_s = found.steps[-1].end_s - found.steps[0].began_s
-    assert again.steps[-1].end_s == pytest.approx(length_s, rel=0.02)
-
-
-@pytest.mark.engine
-def test_the_timeline_figure_is_drawn_from_rows(mixed, tmp_path):
-    found, names, settings = mixed
-    figure = Figure(name="timeline", experiment="timeline", kind="timeline", title="A mix")
-    record = {
-        "rows": timeline_table.table(found, names), "settings": settings, "hardware": {"name": "A CPU"},
-        "model": {"weights": "0123456789abcdef"}, "date": "2026-11-21 05:00 UTC",
-    }  # fmt: skip
-    figure.draw(tmp_path, "cpu", record)
-    file = figure.file(tmp_path, "cpu")
-    assert figure.is_current(tmp_path, "cpu", record) and file.stat().st_size < 80_000
-    with Image.open(file) as picture:
-        assert picture.width > 600 and len(picture.convert("RGB").getcolors(1 << 20)) > 5
-    before = file.read_bytes()
-    figure.draw(tmp_path, "cpu", record)
-    assert file.read_bytes() == before
-    record["rows"][0]["prefill"] = record["rows"][0]["prefill"].replace(" 1", " 2")
-    assert not figure.is_current(tmp_path, "cpu", record)
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    file = Path(tempfile.mkdtemp()) / "engine.jsonl"
-    recording = start(file)
-    runs = {
-        name: {"scheduler": how, "requests": requests, "tokens": engine_steps(recording, file, how, requests)}
-        for name, (how, requests) in asked_of_the_engine().items()
-    }
-    text = json.dumps({"max_num_seqs": SLOTS, "max_num_batched_tokens": BUDGET, "runs": runs})
-    RUNS.write_text(text.replace('}, "', '},\n"') + "\n")
-    models.close_engine()
