@@ -18,12 +18,14 @@ weights; without one it is course-lm, which is so small that Python takes longer
   make demo CH=1 ARGS='--replay h100'                  the recorded run of an H100
 """
 
+import itertools
 import random
 from functools import partial
 
 import cache_timing
 import kv_allocation
 import kv_cache as by_hand
+import latency_rounds
 import pandas as pd
 import static_batches
 import step_times
@@ -39,7 +41,7 @@ chapter.option("--prompts", type=int, nargs="+", metavar="TOKENS", help="prompt 
 chapter.option("--batches", type=int, nargs="+", metavar="N", help="batch sizes of prefill_and_decode")
 chapter.option("--requests", type=int, default=64, help="requests of padding (64)")
 chapter.option("--loads", type=float, nargs="+", metavar="SHARE", help="arrival rates of latency, over the capacity")
-chapter.option("--seconds", type=float, default=8.0, help="how long requests arrive at each rate of latency (8)")
+chapter.option("--seconds", type=float, default=5.0, help="how long requests arrive at each rate of latency (5)")
 chapter.option("--slo-ttft-ms", type=float, default=300.0, help="a good answer begins within this (300)")
 chapter.option("--slo-tpot-ms", type=float, default=30.0, help="and its other tokens take this in the mean (30)")
 chapter.option("--kv-gib", type=float, default=40.0, help="memory for the KV cache in kv_bytes, in GiB (40)")
@@ -254,10 +256,10 @@ def latency(run):
     slo = {"ttft_ms": run.options.slo_ttft_ms, "tpot_ms": run.options.slo_tpot_ms}
     loads = sorted(set(run.options.loads or run.size(full=[0.25, 0.5, 0.75, 0.9, 1.1], smoke=[0.5, 1.1])))
     seconds, users = run.size(full=run.options.seconds, smoke=1.0), 128 if run.machine.gpus else 16
-    input_tokens, output_tokens, most, rows = 128, list(range(32, 97)), loads[-1], []
+    input_tokens, output_tokens, most = 128, list(range(32, 97)), loads[-1]
     random.Random(0).shuffle(output_tokens)  # unequal answers, so that requests begin and end at any time
-    queued = f"P99 of TTFT at {most:g} of the capacity"
-    run.setting(input_tokens=input_tokens, output_tokens="32 to 96", users=users, window_s=seconds, seed=0)
+    queued, rounds = f"P99 of TTFT at {most:g} of the capacity", {share: [] for share in loads}
+    run.setting(input_tokens=input_tokens, output_tokens="32 to 96", users=users, window_s=seconds, repeats=run.repeats)
     run.setting(slo_ttft_ms=slo["ttft_ms"], slo_tpot_ms=slo["tpot_ms"], latency_from="when it was due")
     prompts, limit = throughput.random_prompts(4096, input_tokens), step_times.limit(run)
     # No more sequences at once than the users by whom the capacity is found: more requests than that have to wait.
@@ -275,21 +277,19 @@ def latency(run):
         run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, each waiting for its answer")
         counts = {share: max(8, round(share * capacity * seconds)) for share in loads}
         if most > 1:
-            due = load.poisson_arrivals(counts[most], most * capacity)
-            waits = [max(0.0, before / capacity - at) for before, at in enumerate(due)]
             why = "requests arrive as drawn, leave at the capacity, and wait for those before them"
-            run.predict(queued, timing.percentile(waits, 99) * 1e3, "ms", because=why)
-        for share, count in counts.items():
-            run.step(f"{share * capacity:,.1f} requests/s, {share:.2f} of the capacity")
-            result = clients.open_loop(target, count, share * capacity)
+            wait_ms = latency_rounds.queued_ms(counts[most], most * capacity, capacity, run.repeats)
+            run.predict(queued, wait_ms, "ms", because=why)
+        for seed, share in itertools.product(range(run.repeats), loads):
+            run.step(f"round {seed + 1} of {run.repeats}: {share * capacity:,.1f} requests/s, {share:.2f} of capacity")
+            result = clients.open_loop(target, counts[share], share * capacity, seed)
             server.check()
             run.count(result.output_tokens)
-            good, ms = result.good(**slo), result.latencies_ms()
-            row = {"load_share": share, "requests_per_s": share * capacity}
-            row |= {name: ms[name] for name in ms if not name.startswith("itl")}
-            row |= {"good_pct": good / len(result.outcomes) * 100, "goodput_req_s": good / result.seconds}
-            row |= {"output_tok_s": result.output_tok_s, "p99_s": result.latency_s(99), "failed": result.failed}
-            rows.append(row | ms | {"late_ms": result.late_ms})
+            rounds[share].append(latency_rounds.felt(result, **slo))
+    rows = [
+        {"load_share": share, "requests_per_s": share * capacity} | latency_rounds.middle(results)
+        for share, results in rounds.items()
+    ]
     if most > 1:
         run.measured(queued, rows[-1]["ttft_p99_ms"])
     said = ", ".join(f"{row['good_pct']:.0f} % at {row['load_share']:g}" for row in rows)

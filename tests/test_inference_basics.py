@@ -7,6 +7,7 @@ import pytest
 
 from common import estimator, hardware, lengths, models, profiling
 from common.chapters import ROOT, load
+from common.load import Load, Outcome
 from common.problems import Problem
 from common.run import Run
 
@@ -228,3 +229,35 @@ def test_vllm_allocates_what_was_predicted(kv_allocation, run, shape):
         models.close_engine()
     assert how == "engine"
     assert allocated == estimator.kv_bytes_per_token(config)
+
+
+# -------------------------------------------------------------------------------------------------------- latency
+
+
+@pytest.fixture
+def latency_rounds():
+    return load(FOLDER / "latency_rounds.py")
+
+
+def test_a_wait_is_what_came_before_and_has_not_left(latency_rounds, monkeypatch):
+    drawn = {0: [0.0] * 101, 1: [0.0] * 51, 2: [float(place) for place in range(60)]}
+    monkeypatch.setattr(latency_rounds, "poisson_arrivals", lambda count, rate, seed: drawn[seed])
+    # At once: the last of 101 waits for 100 others, P99 is the one before it. Ten leave in a second.
+    assert latency_rounds.queued_ms(101, 1, 10, rounds=1) == pytest.approx(9900)
+    # The median of 9.9 s, 4.95 s and none, for those that come every second find nobody.
+    assert latency_rounds.queued_ms(101, 1, 10, rounds=3) == pytest.approx(4950)
+
+
+def test_rounds_are_told_by_their_medians(latency_rounds):
+    rounds = [{"ttft_p99_ms": ttft, "good_pct": good} for ttft, good in ((40, 100), (400, 20), (50, 90))]
+    assert latency_rounds.middle(rounds) == {"ttft_p99_ms": 50, "good_pct": 90, "ttft_spread_pct": pytest.approx(720)}
+
+
+def test_a_round_without_answers_is_a_problem(latency_rounds):
+    lost = Load((Outcome(0.0, 1.0, error="500: engine is dead"),), seconds=1.0)
+    with pytest.raises(Problem, match="engine is dead"):
+        latency_rounds.felt(lost, 300, 30)
+    answered = Outcome(0.0, 1.0, output_tokens=3, token_s=(0.2, 0.3, 0.4))
+    found = latency_rounds.felt(Load((answered, *lost.outcomes), seconds=2.0), ttft_ms=300, tpot_ms=200)
+    assert (found["good_pct"], found["goodput_req_s"], found["failed"]) == (50, 0.5, 1)
+    assert (found["ttft_p50_ms"], found["tpot_p50_ms"]) == (pytest.approx(200), pytest.approx(100))
