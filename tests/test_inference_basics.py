@@ -257,7 +257,8 @@ def test_a_round_without_answers_is_a_problem(latency_rounds):
     lost = Load((Outcome(0.0, 1.0, error="500: engine is dead"),), seconds=1.0)
     with pytest.raises(Problem, match="engine is dead"):
         latency_rounds.felt(lost, 300, 30)
-    answered = Outcome(0.0, 1.0, output_tokens=3, token_s=(0.2, 0.3, 0.4))
+    answered = Outcome(0.0, 1.0, output_tokens=3, token_s=(0.2, 0.3, 0.4), sent_s=0.001)
     found = latency_rounds.felt(Load((answered, *lost.outcomes), seconds=2.0), ttft_ms=300, tpot_ms=200)
     assert (found["good_pct"], found["goodput_req_s"], found["failed"]) == (50, 0.5, 1)
     assert (found["ttft_p50_ms"], found["tpot_p50_ms"]) == (pytest.approx(200), pytest.approx(100))
+    assert found["late_ms"] == pytest.approx(1)
