@@ -356,7 +356,7 @@ def test_latencies_are_those_of_the_answers_that_came():
 
 
 @pytest.mark.parametrize(
-    ("users", "requests_per_s", "processes"), [(0, 0, 1), (1, 0, 1), (32, 0, 1), (33, 0, 2), (0, 50, 1), (0, 120, 3)]
+    ("users", "requests_per_s", "processes"), [(0, 0, 1), (1, 0, 1), (128, 0, 1), (129, 0, 2), (0, 150, 1), (0, 400, 3)]
 )
 def test_as_many_processes_as_the_load_needs(users, requests_per_s, processes, monkeypatch):
     monkeypatch.setattr(load, "Clients", lambda count: count)
