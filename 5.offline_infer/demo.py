@@ -1,0 +1,310 @@
+"""5.offline_infer: batches without a server
+
+The question: how does a file of prompts become a file of answers, quickly, and whatever happens meanwhile?
+
+Background. Where nobody waits for a single answer (data sets, evaluations, embeddings, summaries) a server is in the
+way. The engine runs in your program, always has more requests than slots, and only tokens per second count. Three
+things decide about them: how many requests run at once, whether the KV cache holds them, and in which order they come.
+A job of hours also has to live through a crash: here each answer is a line that says which prompt it belongs to, and
+the same command again does what is missing. What such a job costs in throughput is measured against vLLM's own
+benchmark. At the end the job goes to two workers, and the lessons of this course become a collection to search in.
+
+Speed is measured on a published shape with random weights where there is a GPU, and answers on course-lm. To copy:
+
+  make demo CH=5                                        all experiments
+  make demo CH=5 ARGS='--only generate'                 a job that is killed and goes on
+  make demo CH=5 ARGS='--only embed --present'          one experiment, step by step, for a room
+"""
+
+import math
+
+import killed_jobs
+import lesson_tables
+import offline_contests as contests
+import offline_engines as engines
+import offline_prompts
+import pandas as pd
+import scaled_out
+
+from common import lengths, models, packages, timing
+from common.chapter import Chapter
+
+chapter = Chapter(__file__, speed=True)
+COURSE_LM = models.resolve("course-lm")  # for experiments whose answers have to mean something
+
+
+@chapter.experiment(compact=True)
+def generate(run):
+    """Does a killed job go on with nothing lost and nothing done twice, and what memory does a job take?"""
+    count, kills = run.size(full=2000, smoke=150), run.size(full=1 if run.machine.gpus else 3, smoke=1)
+    prompts, answers = run.logs / "questions.jsonl", run.logs / "answers.jsonl"
+    offline_prompts.write_questions(prompts, offline_prompts.questions(count))
+    run.setting(kills=kills, max_tokens=48, short_prompts_answered_with=1)
+    run.predict("prompts lost or answered twice", 0, "prompts", because="each answer names its line, and is one write")
+    rows, points = [], [*killed_jobs.kill_points(count, kills), None]
+    for number, kill_at in enumerate(points, 1):
+        run.step(
+            f"start {number}, " + (f"to be killed at {kill_at:,} of {count:,} answers" if kill_at else "to the end")
+        )
+        options = ["--max-tokens", "48", "--engine", '{"enforce_eager": true}']
+        tried = killed_jobs.attempt(prompts, answers, run.logs / "runner.log", options, kill_at)
+        rows.append({"case": f"start_{number}", "ended": tried.ended, "seconds": tried.seconds, "requests": count})
+        rows[-1] |= {"found_done": tried.found_done, "done": tried.done}
+    counted = killed_jobs.account(prompts, answers)
+    rows[-1] |= {"lost": counted["lost"], "twice": counted["twice"]}
+    run.measured("prompts lost or answered twice", counted["lost"] + counted["twice"])
+    run.count(lesson_tables.tokens_in(answers))
+    rows += killed_jobs.memory_rows(run, COURSE_LM)
+    table = pd.DataFrame(rows, columns=["case", "ended", "requests", "found_done", "done", "lost", "twice", "seconds",
+                                        "peak_mb"])  # fmt: skip
+    peak = table.set_index("case").peak_mb.to_dict()
+    run.reading(
+        f"{count:,} prompts, {kills} kills: {counted['once']:,} answered once, {counted['lost']} lost, "
+        f"{counted['twice']} twice. The runner took {peak['runner_1']:.0f} MB for its short file and "
+        f"{peak['runner_2']:.0f} for the long one; all at once took {peak['all_at_once_1']:.0f} and "
+        f"{peak['all_at_once_2']:.0f}."
+    )
+    return table
+
+
+@chapter.experiment
+def throughput(run):
+    """Is the runner as fast as vLLM's own benchmark on the same prompts?"""
+    options = engines.limits(run)
+    llm = run.engine(**options)
+    scale, count = (0.5, run.size(512, 64)) if run.machine.gpus else (0.125, run.size(256, 24))
+    requests = offline_prompts.chat(llm.get_tokenizer(), count, 1000, scale)
+    tokens = sum(request.output_tokens for request in requests)
+    run.setting(requests=count, output_tokens=tokens, scale=scale, temperature=1.0, repeats=run.repeats, warmups=1)
+    run.step(f"{count} requests, one way after the other, a warm-up and {run.repeats} rounds")
+    found = timing.alternate(
+        {
+            "vllm bench throughput, this engine": contests.of_benchmark(llm, requests),
+            "batch_runner.py": contests.of_runner(llm, requests, run.logs),
+        },
+        run.repeats,
+    )
+    run.count(2 * (run.repeats + 1) * tokens)
+    rows = [{"tool": name, "output_tok_s": r.median, "spread_pct": r.spread_pct} for name, r in found.items()]
+    if not run.smoke:
+        tokenizer = llm.get_tokenizer()
+        models.close_engine()
+        run.step("vllm bench throughput, the command")
+        rate = contests.of_benchmark_command(run, requests, tokenizer, **options)
+        rows.insert(1, {"tool": "vllm bench throughput, the command", "output_tok_s": rate, "spread_pct": None})
+    table = pd.DataFrame(rows)
+    table["difference_pct"] = (table.output_tok_s / table.output_tok_s[0] - 1) * 100
+    run.reading(
+        f"From file to file the runner makes {table.output_tok_s.iloc[-1] / table.output_tok_s[0] * 100:.1f} % of the "
+        "tokens per second that vLLM's benchmark makes of the same prompts in memory."
+    )
+    return table
+
+
+@chapter.experiment
+def batch_size(run):
+    """How many requests should run at once?"""
+    llm = engines.in_process_engine(run, **engines.limits(run))
+    largest, answer = engines.slots(run), run.size(full=64, smoke=16)
+    sizes = [size for size in run.size((1, 4, 16, 64, 256), (1, 16, 64)) if size <= largest]
+    count = {size: max(8, 2 * size) for size in sizes}
+    requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(128, answer)] * max(count.values()))
+    run.setting(input_tokens=128, output_tokens=answer, requests_per_slot=2, repeats=run.repeats)
+    cache = llm.llm_engine.vllm_config.cache_config
+    run.step("warming up")
+    engines.serve(llm, requests[:largest])
+
+    def at(size: int) -> engines.Served:
+        with engines.running_at_most(llm, size):
+            return engines.serve(llm, requests[: count[size]])
+
+    for size in sizes[1:]:
+        blocks = math.ceil((max(r.prompt_tokens for r in requests[: count[size]]) + answer - 1) / cache.block_size)
+        share = size * blocks / cache.num_gpu_blocks * 100
+        run.predict(f"KV cache in use, {size} at once", share, "%", because="their blocks at the end, over all blocks")
+    found = engines.in_turn(run, {size: lambda size=size: at(size) for size in sizes})
+    run.count(sum(served.output_tokens for rounds in found.values() for served in rounds))
+    columns = ("tpot_p50_ms", "mean_s", "kv_peak_pct", "gpu_util_pct")
+    table = pd.DataFrame(
+        {"slots": size, "output_tok_s": engines.median(rounds, "output_tok_s"), "x_tok_s": None}
+        | {column: engines.median(rounds, column) for column in columns}
+        | {"spread_pct": engines.spread_pct(rounds)}
+        for size, rounds in found.items()
+    )
+    table["x_tok_s"] = table.output_tok_s / table.output_tok_s[0]
+    for row in table.iloc[1:].itertuples():
+        run.measured(f"KV cache in use, {row.slots} at once", row.kv_peak_pct)
+    last, before = table.iloc[-1], table.iloc[-2]
+    run.reading(
+        f"{last.slots:.0f} at once make {last.x_tok_s:.1f} times the tokens per second of one at a time; from "
+        f"{before.slots:.0f} on it is {last.output_tok_s / before.output_tok_s:.2f} times for "
+        f"{last.slots / before.slots:.0f} times the requests, at {last.tpot_p50_ms:.1f} ms for each token "
+        f"instead of {before.tpot_p50_ms:.1f}."
+    )
+    return table
+
+
+@chapter.experiment
+def sorted_or_not(run):
+    """Does the order of a batch matter?"""
+    llm = engines.in_process_engine(run, **engines.limits(run))
+    tokenizer, places = llm.get_tokenizer(), engines.slots(run) // 4
+    scale = 0.5 if run.machine.gpus else 0.125
+    orders = contests.orders(offline_prompts.chat(tokenizer, run.size(4, 2) * places, 2000, scale))
+    steps = {name: contests.steps_of([r.output_tokens for r in order], places) for name, order in orders.items()}
+    because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
+    for name in list(orders)[1:]:
+        run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
+    prefix, each = run.size(800 if not run.machine.gpus else 3000, 400), 6
+    groups = run.size(6 if not run.machine.gpus else 24, 3)
+    grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
+    orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
+    room = (groups // 3) * (prefix + 160) + 2 * (prefix + 160)  # a third of the texts, and who runs
+    because = "all of a text's questions but the first"
+    run.predict("from the cache, text_by_text", (each - 1) / each * 100, "%", because=because)
+    run.setting(requests=len(orders["as_they_come"]), scale=scale, slots=places, texts=groups, questions_on_each=each,
+                prefix_tokens=prefix, kv_tokens_for_texts=room, repeats=run.repeats)  # fmt: skip
+
+    def serve(name: str) -> engines.Served:
+        if not name.startswith("text"):
+            with engines.running_at_most(llm, places):
+                return engines.serve(llm, orders[name])
+        llm.reset_prefix_cache()
+        with engines.small_cache(llm, room), engines.running_at_most(llm, 1):
+            return engines.serve(llm, orders[name])
+
+    found = engines.in_turn(run, {name: lambda name=name: serve(name) for name in orders})
+    run.count(sum(served.output_tokens for rounds in found.values() for served in rounds))
+    table = pd.DataFrame(
+        {"order": name, "requests": len(orders[name]), "seconds": engines.median(rounds, "seconds"), "x_order": None}
+        | {column: engines.median(rounds, column) for column in ("output_tok_s", "cached_pct", "steps")}
+        | {"spread_pct": engines.spread_pct(rounds)}
+        for name, rounds in found.items()
+    )
+    seconds = table.set_index("order").seconds
+    base = {name: "texts_in_turn" if name.startswith("text") else "as_they_come" for name in orders}
+    table["x_order"] = [seconds[name] / seconds[base[name]] for name in table.order]
+    x = table.set_index("order").x_order
+    for name in list(steps)[1:]:
+        run.measured(f"time, {name}", x[name])
+    run.measured("from the cache, text_by_text", table.set_index("order").cached_pct["text_by_text"])
+    run.reading(
+        f"Longest answer first takes {x['longest_answer_first']:.2f} times the time of the order in which they come, "
+        f"shortest first {x['shortest_answer_first']:.2f} times. Questions text by text take {x['text_by_text']:.2f} "
+        "times the time of the texts in turn."
+    )
+    return table
+
+
+@chapter.experiment
+def max_model_len(run):
+    """What does a larger max_model_len cost?"""
+    limit = run.model.config["max_position_embeddings"]
+    values = run.size((256, 512, 1024, 2048), (512, 2048)) if not run.machine.gpus else (1024, 4096, min(32768, limit))
+    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
+    drawn = lengths.sample(10_000, limit=100_000, scale=1.0 if run.machine.gpus else scale)
+    shortest = min(values)
+    run.setting(requests=count, scale=scale, repeats=run.repeats, refused_of=len(drawn))
+    rows = []
+    for value in values:
+        start_s = timing.seconds(
+            lambda value=value: engines.in_process_engine(run, **engines.limits(run) | {"max_model_len": value})
+        )
+        llm = engines.in_process_engine(run, **engines.limits(run) | {"max_model_len": value})
+        cache = llm.llm_engine.vllm_config.cache_config
+        if not rows:
+            requests = offline_prompts.chat(llm.get_tokenizer(), count, shortest, scale)
+            because = "blocks are handed out as tokens come: the limit reserves nothing"
+            run.predict("tokens/s at the largest over the smallest", 1.0, "x", because=because)
+        run.step(f"max_model_len {value:,}: warming up")
+        engines.serve(llm, requests)
+        rounds = engines.in_turn(run, {value: lambda llm=llm: engines.serve(llm, requests)})[value]
+        run.count(sum(served.output_tokens for served in rounds))
+        tokens = cache.num_gpu_blocks * cache.block_size
+        refused = sum(size.input_tokens >= value for size in drawn) / len(drawn) * 100
+        cut = sum(size.input_tokens < value < size.input_tokens + size.output_tokens for size in drawn)
+        rows.append({"max_model_len": value, "blocks": cache.num_gpu_blocks, "kv_tokens": tokens,
+                     "full_requests": tokens / value, "output_tok_s": engines.median(rounds, "output_tok_s"),
+                     "spread_pct": engines.spread_pct(rounds), "refused_pct": refused,
+                     "cut_pct": cut / len(drawn) * 100, "start_s": start_s})  # fmt: skip
+    table = pd.DataFrame(rows)
+    first, last = table.iloc[0], table.iloc[-1]
+    run.measured("tokens/s at the largest over the smallest", last.output_tok_s / first.output_tok_s)
+    run.reading(
+        f"From {first.max_model_len:,.0f} to {last.max_model_len:,.0f} the KV cache keeps "
+        f"{last.blocks / first.blocks * 100:.0f} % of its blocks and the batch "
+        f"{last.output_tok_s / first.output_tok_s * 100:.0f} % of its tokens per second. At the smallest "
+        f"{first.refused_pct:.0f} % of a chat service's prompts would be refused."
+    )
+    return table
+
+
+@chapter.experiment
+def sampling(run):
+    """What does each way of sampling cost, against taking the likeliest token?"""
+    llm = run.engine(**engines.limits(run))
+    count, answer = (run.size(128, 16), run.size(128, 16)) if run.machine.gpus else (run.size(32, 8), run.size(48, 8))
+    requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
+    few = requests[: max(4, count // contests.BEAMS)]  # with its beams as many sequences as the others
+    run.setting(requests=count, input_tokens=100, output_tokens=answer, beam_requests=len(few), repeats=run.repeats)
+    contestants = {name: contests.of_sampler(llm, requests, how) for name, how in contests.SAMPLERS.items()}
+    contestants["greedy_few"] = contests.of_sampler(llm, few, {"temperature": 0.0})
+    contestants["beam_search_few"] = contests.of_beam_search(llm, few)
+    because = "a sort of the logits is little work beside reading the weights"
+    run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
+    run.step(f"{len(contestants)} ways in turn, a warm-up and {run.repeats} rounds")
+    found = timing.alternate(contestants, run.repeats)
+    run.count((run.repeats + 1) * answer * (len(contests.SAMPLERS) + 3) * count)
+    table = pd.DataFrame(
+        {"sampler": name, "requests": len(few) if name.endswith("few") else count, "output_tok_s": rates.median,
+         "spread_pct": rates.spread_pct,
+         "x_greedy": rates.median / found["greedy_few" if name.endswith("few") else "greedy"].median}
+        for name, rates in found.items()
+    )  # fmt: skip
+    x = table.set_index("sampler").x_greedy
+    run.measured("top_k and top_p over greedy", x["top_k_and_top_p"])
+    run.reading(
+        f"No way of sampling is faster than greedy by more than {max(0, (x.drop('n_4').max() - 1) * 100):.0f} %; top-k "
+        f"and top-p together make {x['top_k_and_top_p']:.2f} times its tokens per second, beam search with "
+        f"{contests.BEAMS} beams {x['beam_search_few']:.2f} times."
+    )
+    return table
+
+
+@chapter.experiment
+def evaluate(run):
+    """How does one score a model on thousands of examples?"""
+    llm = run.engine(COURSE_LM, enforce_eager=True)
+    return lesson_tables.evaluate(run, llm, each=run.size(full=100, smoke=8))
+
+
+@chapter.experiment
+def embed(run):
+    """Can the course's lessons be searched with the vectors of a small model?"""
+    llm = run.engine(COURSE_LM, enforce_eager=True, runner="pooling", convert="embed",
+                     pooler_config={"seq_pooling_type": "MEAN"})  # fmt: skip
+    return lesson_tables.search(run, llm)
+
+
+@chapter.experiment
+def scale_out(run):
+    """What do two workers bring, with Ray Data, and what is `vllm run-batch`?"""
+    run.step("installing what Ray needs, once")
+    packages.ensure(chapter.folder)
+    models.close_engine()  # its memory and its core are the workers'
+    return scaled_out.compare(run, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 600, smoke=24))
+
+
+chapter.figure(
+    name="batch_size", experiment="batch_size", x="slots", y="output_tok_s", log_x=True, log_y=True,
+    title="Tokens per second by requests at once",
+)  # fmt: skip
+chapter.figure(
+    name="samplers", experiment="sampling", x="sampler", y="x_greedy", kind="bar", title="Throughput over greedy",
+)  # fmt: skip
+chapter.figure(
+    name="search", experiment="embed", x="method", y="top5_pct", kind="bar", title="Section among the first five",
+)  # fmt: skip
+
+if __name__ == "__main__":
+    chapter.main()

@@ -1,0 +1,124 @@
+"""The same job by the runner, on Ray Data with one and two workers, and by `vllm run-batch`, each in its own process."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import offline_prompts
+import pandas as pd
+
+from common import models, serving
+from common.problems import Problem
+
+HERE = Path(__file__).parent
+MAX_TOKENS = 48
+
+
+def child(command: Sequence[str], log: Path, limit_s: float = 300, **environment: str) -> tuple[str, float]:
+    """(standard output, seconds) of a program. Raises Problem if it fails or takes too long."""
+    start = time.monotonic()
+    output = log.with_suffix(".out")
+    with output.open("w") as written, log.open("w") as errors:
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=written, stderr=errors, start_new_session=True,
+            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} | environment,
+        )  # fmt: skip
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise Problem(f"{command[1]} was not finished after {limit_s:.0f} s.", f"Read {log}.") from None
+        finally:
+            serving.stop(process)
+    if process.returncode:
+        raise Problem(f"{Path(command[1]).name} failed: {serving.first_error(log)}", f"Read {log}.")
+    return output.read_text(), time.monotonic() - start
+
+
+def of_runner(run, model: models.Model, prompts: Path) -> dict[str, object]:
+    """batch_runner.py: one engine."""
+    answers = run.logs / "runner.answers.jsonl"
+    _, seconds = child(
+        [
+            *(sys.executable, str(HERE / "batch_runner.py"), str(prompts), str(answers), "--model", model.name),
+            *("--max-tokens", str(MAX_TOKENS), "--in-order", "--engine", '{"enforce_eager": true}'),
+        ],
+        run.logs / "scale-runner.log",
+    )
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    return {"workers": 1, "seconds": seconds, "answers": [line["answer"] for line in lines]}
+
+
+def of_ray(run, model: models.Model, prompts: Path, workers: int) -> dict[str, object]:
+    """ray_batch.py with so many workers."""
+    answers = run.logs / f"ray-{workers}.answers.jsonl"
+    block = max(4, len(prompts.read_text().splitlines()) // (4 * workers))
+    printed, seconds = child(
+        [
+            *(sys.executable, str(HERE / "ray_batch.py"), str(prompts), str(answers), "--model", model.name),
+            *("--workers", str(workers), "--max-tokens", str(MAX_TOKENS), "--block", str(block)),
+        ],
+        run.logs / f"ray-{workers}.log",
+    )
+    found = json.loads(printed.strip().splitlines()[-1])
+    run.count(found["output_tokens"])
+    return {
+        "workers": found["workers"],
+        "seconds": seconds,
+        "ready_s": found["start_s"],
+        "answer_s": found["answer_s"],
+        "output_tok_s": found["output_tokens"] / found["answer_s"],
+        "answers": [json.loads(line)["answer"] for line in answers.read_text().splitlines()],
+    }
+
+
+def of_run_batch(run, model: models.Model, asked: Sequence[list[dict]]) -> dict[str, object]:
+    """`vllm run-batch`: OpenAI's batch files, one engine."""
+    prompts, answers = run.logs / "openai.jsonl", run.logs / "openai.answers.jsonl"
+    offline_prompts.write_openai(prompts, asked, model.name, MAX_TOKENS)
+    engine = models.engine_options(model, run.machine, enforce_eager=True)
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "run-batch", "-i", str(prompts), "-o", str(answers)]
+    command += [*serving.flags(engine), "--served-model-name", model.name]
+    _, seconds = child(command, run.logs / "run-batch.log")
+    lines = {line["custom_id"]: line for line in map(json.loads, answers.read_text().splitlines())}
+    ordered = [lines[f"q{number}"]["response"]["body"]["choices"][0] for number in range(len(asked))]
+    return {"workers": 1, "seconds": seconds, "answers": [choice["message"]["content"] for choice in ordered]}
+
+
+def compare(run, model: models.Model, count: int) -> pd.DataFrame:
+    """A row for each way; the answers are compared with those of the runner."""
+    asked = offline_prompts.questions(count)
+    prompts = run.logs / "scale.jsonl"
+    offline_prompts.write_questions(prompts, asked)
+    run.setting(requests=count, max_tokens=MAX_TOKENS, model=model.name)
+    shared = len(run.machine.gpus) == 1
+    because = "the two share one GPU" if shared else "each has a GPU or a core of its own"
+    run.predict("tokens/s with two workers over one", 1.0 if shared else 2.0, "x", because=because)
+    ways = {"batch_runner": lambda: of_runner(run, model, prompts)}
+    for workers in run.size((1, 2), (2,)):
+        ways[f"ray_data_{workers}"] = lambda workers=workers: of_ray(run, model, prompts, workers)
+    ways["run_batch"] = lambda: of_run_batch(run, model, asked)
+    found = {}
+    for name, way in ways.items():
+        run.step(f"{count} prompts: {name}")
+        found[name] = way()
+    right = found["batch_runner"]["answers"]
+    rows = []
+    for name, cell in found.items():
+        same = sum(a == b for a, b in zip(right, cell.pop("answers"), strict=True)) / count * 100
+        columns = ("workers", "seconds", "ready_s", "answer_s", "output_tok_s")
+        rows.append({"way": name} | {c: cell.get(c) for c in columns} | {"same_pct_runner": same})
+    table = pd.DataFrame(rows)
+    two = table.set_index("way").loc["ray_data_2"]
+    text = f"Two workers are ready after {two.ready_s:.0f} s and answer for {two.answer_s:.0f}"
+    if not run.smoke:
+        one = table.set_index("way").loc["ray_data_1"]
+        run.measured("tokens/s with two workers over one", two.output_tok_s / one.output_tok_s)
+        text += f": {two.output_tok_s / one.output_tok_s:.2f} times the tokens per second of one"
+    run.reading(
+        f"{text}. Each gives the runner's answer to {table.same_pct_runner.min():.1f} % of the prompts or more."
+    )
+    return table
