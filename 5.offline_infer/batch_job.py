@@ -130,23 +130,25 @@ class LineFile:
         """The `line` of each line that is there, in the order of the file; a half line at the end is cut off."""
         self.file.seek(0)
         place = 0
-        reader = io.BufferedReader(self.file)  # detached below: closing it would close the file, and give up the lock
-        for number, raw in enumerate(reader, 1):
-            try:
-                if not raw.endswith(b"\n"):
-                    raise ValueError("cut short")
-                line = json.loads(raw)["line"]
-            except (ValueError, KeyError, TypeError):
-                if place + len(raw) < self.end:
-                    raise Problem(
-                        f"Line {number} of {self.path} is damaged, and it is not the last one.",
-                        "Remove that line, and its prompt will be answered again; or move the file away.",
-                    ) from None
-                self.file.truncate(place)
-                break
-            place += len(raw)
-            yield line
-        reader.detach()
+        reader = io.BufferedReader(self.file)
+        try:
+            for number, raw in enumerate(reader, 1):
+                try:
+                    if not raw.endswith(b"\n"):
+                        raise ValueError("cut short")
+                    line = json.loads(raw)["line"]
+                except (ValueError, KeyError, TypeError):
+                    if place + len(raw) < self.end:
+                        raise Problem(
+                            f"Line {number} of {self.path} is damaged, and it is not the last one.",
+                            "Remove that line, and its prompt will be answered again; or move the file away.",
+                        ) from None
+                    self.file.truncate(place)
+                    break
+                place += len(raw)
+                yield line
+        finally:
+            reader.detach()  # closing it would close the file, and give up the lock
         self.end = place
 
     def append(self, content: dict) -> None:

@@ -204,10 +204,11 @@ def answer_all(job: BatchJob, options: argparse.Namespace, sampling: dict) -> in
     say(f"{job.total:,} prompts, {job.found_done:,} of them done already")
     if job.found_done < job.total:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
 
         try:
             params = SamplingParams(**sampling)
-        except ValueError as error:
+        except (VLLMClientError, ValueError) as error:
             raise Problem(f"These sampling options can't be: {first_line(error)}", "See --help.") from None
         machine, model = hardware.machine(), models.resolve(options.model)
         try:

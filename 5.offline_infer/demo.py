@@ -17,6 +17,7 @@ Speed is measured on a published shape with random weights where there is a GPU,
 """
 
 import math
+from functools import partial
 
 import killed_jobs
 import lesson_tables
@@ -122,7 +123,7 @@ def batch_size(run):
         blocks = math.ceil((max(r.prompt_tokens for r in requests[: count[size]]) + answer - 1) / cache.block_size)
         share = size * blocks / cache.num_gpu_blocks * 100
         run.predict(f"KV cache in use, {size} at once", share, "%", because="their blocks at the end, over all blocks")
-    found = engines.in_turn(run, {size: lambda size=size: at(size) for size in sizes})
+    found = engines.in_turn(run, {size: partial(at, size) for size in sizes})
     run.count(sum(served.output_tokens for rounds in found.values() for served in rounds))
     columns = ("tpot_p50_ms", "mean_s", "kv_peak_pct", "gpu_util_pct")
     table = pd.DataFrame(
@@ -173,7 +174,7 @@ def sorted_or_not(run):
         with engines.small_cache(llm, room), engines.running_at_most(llm, 1):
             return engines.serve(llm, orders[name])
 
-    found = engines.in_turn(run, {name: lambda name=name: serve(name) for name in orders})
+    found = engines.in_turn(run, {name: partial(serve, name) for name in orders})
     run.count(sum(served.output_tokens for rounds in found.values() for served in rounds))
     table = pd.DataFrame(
         {"order": name, "requests": len(orders[name]), "seconds": engines.median(rounds, "seconds"), "x_order": None}
@@ -202,23 +203,18 @@ def max_model_len(run):
     limit = run.model.config["max_position_embeddings"]
     values = run.size((256, 512, 1024, 2048), (512, 2048)) if not run.machine.gpus else (1024, 4096, min(32768, limit))
     scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
-    drawn = lengths.sample(10_000, limit=100_000, scale=1.0 if run.machine.gpus else scale)
-    shortest = min(values)
+    drawn = lengths.sample(10_000, limit=100_000)
     run.setting(requests=count, scale=scale, repeats=run.repeats, refused_of=len(drawn))
-    rows = []
+    because = "blocks are handed out as tokens come: the limit reserves nothing"
+    run.predict("tokens/s at the largest over the smallest", 1.0, "x", because=because)
+    rows, requests = [], []
     for value in values:
-        start_s = timing.seconds(
-            lambda value=value: engines.in_process_engine(run, **engines.limits(run) | {"max_model_len": value})
-        )
         llm = engines.in_process_engine(run, **engines.limits(run) | {"max_model_len": value})
+        requests = requests or offline_prompts.chat(llm.get_tokenizer(), count, min(values), scale)
         cache = llm.llm_engine.vllm_config.cache_config
-        if not rows:
-            requests = offline_prompts.chat(llm.get_tokenizer(), count, shortest, scale)
-            because = "blocks are handed out as tokens come: the limit reserves nothing"
-            run.predict("tokens/s at the largest over the smallest", 1.0, "x", because=because)
         run.step(f"max_model_len {value:,}: warming up")
         engines.serve(llm, requests)
-        rounds = engines.in_turn(run, {value: lambda llm=llm: engines.serve(llm, requests)})[value]
+        rounds = engines.in_turn(run, {f"max_model_len {value:,}": partial(engines.serve, llm, requests)}).popitem()[1]
         run.count(sum(served.output_tokens for served in rounds))
         tokens = cache.num_gpu_blocks * cache.block_size
         refused = sum(size.input_tokens >= value for size in drawn) / len(drawn) * 100
@@ -226,7 +222,7 @@ def max_model_len(run):
         rows.append({"max_model_len": value, "blocks": cache.num_gpu_blocks, "kv_tokens": tokens,
                      "full_requests": tokens / value, "output_tok_s": engines.median(rounds, "output_tok_s"),
                      "spread_pct": engines.spread_pct(rounds), "refused_pct": refused,
-                     "cut_pct": cut / len(drawn) * 100, "start_s": start_s})  # fmt: skip
+                     "cut_pct": cut / len(drawn) * 100})  # fmt: skip
     table = pd.DataFrame(rows)
     first, last = table.iloc[0], table.iloc[-1]
     run.measured("tokens/s at the largest over the smallest", last.output_tok_s / first.output_tok_s)

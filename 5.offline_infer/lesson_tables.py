@@ -63,9 +63,9 @@ def evaluate(run, llm, each: int) -> pd.DataFrame:
     worst = min(rows[:-1], key=lambda row: row["right_pct"])
     margin = 196 * (share / 100 * (1 - share / 100) / len(right)) ** 0.5
     run.reading(
-        f"{len(examples)} examples in {seconds:.1f} s, {alone_s * len(examples) / seconds:.1f} times as fast as one at a "
-        f"time. {share:.1f} % are right, give or take {margin:.1f} for the choice of examples; least "
-        f"in {worst['skill']}, {worst['right_pct']:.0f} %."
+        f"{len(examples)} examples in {seconds:.1f} s, {alone_s * len(examples) / seconds:.1f} times as fast as one at "
+        f"a time. {share:.1f} % are right, give or take {margin:.1f} for the choice of examples; the weakest skill is "
+        f"{worst['skill']}, {worst['right_pct']:.0f} %."
     )
     return pd.DataFrame(rows)
 

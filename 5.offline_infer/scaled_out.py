@@ -1,4 +1,4 @@
-"""The same job by the runner, on Ray Data with one and two workers, and by `vllm run-batch`, each in its own process."""
+"""The same job by the runner, on Ray Data with one worker and with two, and by `vllm run-batch`; each a process."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import offline_prompts
@@ -99,7 +100,7 @@ def compare(run, model: models.Model, count: int) -> pd.DataFrame:
     run.predict("tokens/s with two workers over one", 1.0 if shared else 2.0, "x", because=because)
     ways = {"batch_runner": lambda: of_runner(run, model, prompts)}
     for workers in run.size((1, 2), (2,)):
-        ways[f"ray_data_{workers}"] = lambda workers=workers: of_ray(run, model, prompts, workers)
+        ways[f"ray_data_{workers}"] = partial(of_ray, run, model, prompts, workers)
     ways["run_batch"] = lambda: of_run_batch(run, model, asked)
     found = {}
     for name, way in ways.items():

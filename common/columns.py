@@ -217,7 +217,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "full_requests": ("requests", "requests of max_model_len tokens that it holds"),
     "refused_pct": ("%", "share of a chat service's prompts that are longer"),
     "cut_pct": ("%", "share of its answers that would be cut there"),
-    "start_s": ("s", "time to start the engine"),
     "sampler": ("", "how the next token is chosen; few: on fewer requests, as beam search multiplies them"),
     "x_greedy": ("x", "output tokens/s over those of greedy sampling of as many requests"),
     "skill": ("", "held-out skill of course-lm"),
