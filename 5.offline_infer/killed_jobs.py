@@ -133,7 +133,7 @@ def memory_rows(run, model) -> list[dict]:
     from offline_engines import in_process_engine
 
     counts = {"runner": run.size((1000, 100_000), (100, 1000)), "all_at_once": run.size((1000, 20_000), (100, 1000))}
-    llm = in_process_engine(run, model=model, enforce_eager=True, kv_cache_memory_bytes=2**25, max_num_seqs=64)
+    llm = in_process_engine(run, model=model, enforce_eager=True, block_size=32, kv_cache_memory_bytes=2**25)
     prompts, answers = run.logs / "short.jsonl", run.logs / "short.answers.jsonl"
     rows = []
     for name, sizes in {"warm-up": (run.size(2000, 200),), **counts}.items():
