@@ -156,13 +156,15 @@ def sorted_or_not(run):
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    prefix, each = run.size(800 if not run.machine.gpus else 3000, 400), 6
-    groups = run.size(6 if not run.machine.gpus else 24, 3)
+    groups, prefix, each = (24, 3000, 6) if run.machine.gpus else (run.size(6, 3), run.size(900, 400), 6)
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
-    room = (groups // 3) * (prefix + 160) + 2 * (prefix + 160)  # a third of the texts, and who runs
-    because = "all of a text's questions but the first"
-    run.predict("from the cache, text_by_text", (each - 1) / each * 100, "%", because=because)
+    block_size = llm.llm_engine.vllm_config.cache_config.block_size
+    room = (groups // 3 + 1) * (prefix + 60 + block_size)  # a third of the texts, and the question that runs
+    reused = groups * (each - 1) * (prefix // block_size * block_size)
+    because = f"whole blocks of {block_size} of a text, for all of its questions but the first"
+    share = reused / sum(request.prompt_tokens for request in grouped) * 100
+    run.predict("from the cache, text_by_text", share, "%", because=because)
     run.setting(requests=len(orders["as_they_come"]), scale=scale, slots=places, texts=groups, questions_on_each=each,
                 prefix_tokens=prefix, kv_tokens_for_texts=room, repeats=run.repeats)  # fmt: skip
 
@@ -270,8 +272,17 @@ def sampling(run):
 @chapter.experiment
 def evaluate(run):
     """How does one score a model on thousands of examples?"""
-    llm = run.engine(COURSE_LM, enforce_eager=True)
+    llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
     return lesson_tables.evaluate(run, llm, each=run.size(full=100, smoke=8))
+
+
+@chapter.experiment
+def scale_out(run):
+    """What do two workers bring, with Ray Data, and what is `vllm run-batch`?"""
+    run.step("installing what Ray needs, once")
+    packages.ensure(chapter.folder)
+    llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
+    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 600, smoke=24))
 
 
 @chapter.experiment
@@ -280,15 +291,6 @@ def embed(run):
     llm = run.engine(COURSE_LM, enforce_eager=True, runner="pooling", convert="embed",
                      pooler_config={"seq_pooling_type": "MEAN"})  # fmt: skip
     return lesson_tables.search(run, llm)
-
-
-@chapter.experiment
-def scale_out(run):
-    """What do two workers bring, with Ray Data, and what is `vllm run-batch`?"""
-    run.step("installing what Ray needs, once")
-    packages.ensure(chapter.folder)
-    models.close_engine()  # its memory and its core are the workers'
-    return scaled_out.compare(run, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 600, smoke=24))
 
 
 chapter.figure(

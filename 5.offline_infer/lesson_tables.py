@@ -80,7 +80,7 @@ def term_pairs(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Questions on terms, in both languages, and their answers: what the head is trained on. No lesson is in them."""
     draw = Random(seed)
     examples = [term_question(draw, TRAIN) for _ in range(count)]
-    return [example.messages[-2]["content"] for example in examples], [example.answer for example in examples]
+    return [example.messages[-2]["content"] for example in examples], [e.messages[-1]["content"] for e in examples]
 
 
 def search(run, llm) -> pd.DataFrame:

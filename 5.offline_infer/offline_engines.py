@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from offline_prompts import Request
 
-from common import memory, timing
+from common import memory, models, timing
 from common.problems import Problem
 
 IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
@@ -21,10 +21,13 @@ def slots(run) -> int:
     return 256 if run.machine.gpus else 64
 
 
-def limits(run) -> dict[str, object]:
-    """The options of the engines that speed is measured on."""
-    options = {"max_model_len": min(4096, run.model.config["max_position_embeddings"]), "max_num_seqs": slots(run)}
+def limits(run, model: models.Model | None = None) -> dict[str, object]:
+    """The options of the engines here, for this run's model or another. Without a GPU they are the same for all."""
+    context = (model or run.model).config["max_position_embeddings"]
+    options = {"max_model_len": min(4096, context), "max_num_seqs": slots(run)}
     run.setting(**options, seed=0)
+    if model and run.machine.gpus:
+        options["enforce_eager"] = True  # a small model answers these batches sooner than it would be compiled
     return options
 
 

@@ -1,4 +1,4 @@
-"""The same job by the runner, on Ray Data with one worker and with two, and by `vllm run-batch`; each a process."""
+"""The same job by the runner, on Ray Data with one worker and with two, and by `vllm run-batch`."""
 
 import json
 import os
@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import offline_prompts
 import pandas as pd
+from batch_job import BatchJob
+from batch_runner import run as answer_job
 
 from common import models, serving
 from common.problems import Problem
@@ -39,18 +40,22 @@ def child(command: Sequence[str], log: Path, limit_s: float = 300, **environment
     return output.read_text(), time.monotonic() - start
 
 
-def of_runner(run, model: models.Model, prompts: Path) -> dict[str, object]:
-    """batch_runner.py: one engine."""
-    answers = run.logs / "runner.answers.jsonl"
-    _, seconds = child(
-        [
-            *(sys.executable, str(HERE / "batch_runner.py"), str(prompts), str(answers), "--model", model.name),
-            *("--max-tokens", str(MAX_TOKENS), "--in-order", "--engine", '{"enforce_eager": true}'),
-        ],
-        run.logs / "scale-runner.log",
-    )
-    lines = [json.loads(line) for line in answers.read_text().splitlines()]
-    return {"workers": 1, "seconds": seconds, "answers": [line["answer"] for line in lines]}
+def of_runner(run, llm, prompts: Path) -> dict[str, object]:
+    """The loop of batch_runner.py on an engine that runs already."""
+    from vllm import SamplingParams
+
+    answers = run.logs / "scale.answers.jsonl"
+    sampling = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)
+    llm.reset_prefix_cache()
+    with BatchJob(prompts, answers, {}, in_order=True) as job:
+        progress = answer_job(llm, job, sampling)
+    run.count(progress.output_tokens)
+    return {
+        "workers": 1,
+        "answer_s": progress.seconds,
+        "output_tok_s": progress.output_tokens / progress.seconds,
+        "answers": [json.loads(line)["answer"] for line in answers.read_text().splitlines()],
+    }
 
 
 def of_ray(run, model: models.Model, prompts: Path, workers: int) -> dict[str, object]:
@@ -89,7 +94,7 @@ def of_run_batch(run, model: models.Model, asked: Sequence[list[dict]]) -> dict[
     return {"workers": 1, "seconds": seconds, "answers": [choice["message"]["content"] for choice in ordered]}
 
 
-def compare(run, model: models.Model, count: int) -> pd.DataFrame:
+def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
     """A row for each way; the answers are compared with those of the runner."""
     asked = offline_prompts.questions(count)
     prompts = run.logs / "scale.jsonl"
@@ -98,14 +103,15 @@ def compare(run, model: models.Model, count: int) -> pd.DataFrame:
     shared = len(run.machine.gpus) == 1
     because = "the two share one GPU" if shared else "each has a GPU or a core of its own"
     run.predict("tokens/s with two workers over one", 1.0 if shared else 2.0, "x", because=because)
-    ways = {"batch_runner": lambda: of_runner(run, model, prompts)}
+    run.step(f"{count} prompts: batch_runner")
+    found = {"batch_runner": of_runner(run, llm, prompts)}
+    models.close_engine()  # its memory and its cores are the workers'
     for workers in run.size((1, 2), (2,)):
-        ways[f"ray_data_{workers}"] = partial(of_ray, run, model, prompts, workers)
-    ways["run_batch"] = lambda: of_run_batch(run, model, asked)
-    found = {}
-    for name, way in ways.items():
-        run.step(f"{count} prompts: {name}")
-        found[name] = way()
+        run.step(f"{count} prompts: Ray Data, {workers} workers")
+        found[f"ray_data_{workers}"] = of_ray(run, model, prompts, workers)
+    if not run.smoke:  # it starts three processes, which takes half a minute
+        run.step(f"{count} prompts: vllm run-batch")
+        found["run_batch"] = of_run_batch(run, model, asked)
     right = found["batch_runner"]["answers"]
     rows = []
     for name, cell in found.items():
