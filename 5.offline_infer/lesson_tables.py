@@ -79,8 +79,13 @@ def embed(llm, texts: Sequence[str]) -> np.ndarray:
 def term_pairs(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Questions on terms, in both languages, and their answers: what the head is trained on. No lesson is in them."""
     draw = Random(seed)
-    examples = [term_question(draw, TRAIN) for _ in range(count)]
-    return [example.messages[-2]["content"] for example in examples], [e.messages[-1]["content"] for e in examples]
+    pairs: list[tuple[str, str]] = []
+    while len(pairs) < count:
+        turns = [turn for turn in term_question(draw, TRAIN).messages if turn["role"] != "system"]
+        if len(turns) == 2:  # in a longer chat the last question alone says little
+            pairs.append((turns[0]["content"], turns[1]["content"]))
+    questions, answers = zip(*pairs, strict=True)
+    return list(questions), list(answers)
 
 
 def search(run, llm) -> pd.DataFrame:
