@@ -37,7 +37,9 @@ COURSE_LM = models.resolve("course-lm")  # for experiments whose answers have to
 @chapter.experiment(compact=True)
 def generate(run):
     """Does a killed job go on with nothing lost and nothing done twice, and what memory does a job take?"""
-    count, kills = run.size(full=2000, smoke=150), run.size(full=1 if run.machine.gpus else 3, smoke=1)
+    gpu = bool(run.machine.gpus)
+    count, kills = run.size(full=10_000 if gpu else 2000, smoke=150), run.size(full=1 if gpu else 3, smoke=1)
+    models.close_engine()  # the runner's engine, in its own process, gets the whole machine
     prompts, answers = run.logs / "questions.jsonl", run.logs / "answers.jsonl"
     offline_prompts.write_questions(prompts, offline_prompts.questions(count))
     run.setting(kills=kills, max_tokens=48, short_prompts_answered_with=1)
@@ -69,12 +71,46 @@ def generate(run):
 
 
 @chapter.experiment
+def sampling(run):
+    """What does each way of sampling cost, against taking the likeliest token?"""
+    llm = run.engine(**engines.limits(run))
+    count, answer = (run.size(64, 16), run.size(64, 16)) if run.machine.gpus else (run.size(32, 8), run.size(48, 8))
+    requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
+    few = requests[: max(4, count // contests.BEAMS)]  # with its beams as many sequences as the others
+    run.setting(requests=count, input_tokens=100, output_tokens=answer, beam_requests=len(few), repeats=run.repeats)
+    contestants = {name: contests.of_sampler(llm, requests, how) for name, how in contests.SAMPLERS.items()}
+    contestants["greedy_few"] = contests.of_sampler(llm, few, {"temperature": 0.0})
+    contestants["beam_search_few"] = contests.of_beam_search(llm, few)
+    because = "a sort of the logits is little work beside reading the weights"
+    run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
+    run.step(f"{len(contestants)} ways in turn, a warm-up and {run.repeats} rounds")
+    found = timing.alternate(contestants, run.repeats)
+    run.count((run.repeats + 1) * answer * (len(contests.SAMPLERS) + 3) * count)
+    table = pd.DataFrame(
+        {"sampler": name, "requests": len(few) if name.endswith("few") else count, "output_tok_s": rates.median,
+         "spread_pct": rates.spread_pct,
+         "x_greedy": rates.median / found["greedy_few" if name.endswith("few") else "greedy"].median}
+        for name, rates in found.items()
+    )  # fmt: skip
+    x = table.set_index("sampler").x_greedy
+    run.measured("top_k and top_p over greedy", x["top_k_and_top_p"])
+    run.reading(
+        f"No way of sampling is faster than greedy by more than {max(0, (x.drop('n_4').max() - 1) * 100):.0f} %; top-k "
+        f"and top-p together make {x['top_k_and_top_p']:.2f} times its tokens per second, beam search with "
+        f"{contests.BEAMS} beams {x['beam_search_few']:.2f} times."
+    )
+    return table
+
+
+@chapter.experiment
 def throughput(run):
     """Is the runner as fast as vLLM's own benchmark on the same prompts?"""
     options = engines.limits(run)
     llm = run.engine(**options)
-    scale, count = (0.5, run.size(512, 64)) if run.machine.gpus else (0.125, run.size(256, 24))
-    requests = offline_prompts.chat(llm.get_tokenizer(), count, 1000, scale)
+    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(256, 24))
+    drawn = offline_prompts.chat(llm.get_tokenizer(), 2 * count, 1000, scale)
+    # The benchmark leaves out what has less than four tokens in or out.
+    requests = [r for r in drawn if min(r.prompt_tokens, r.output_tokens) >= 4][:count]
     tokens = sum(request.output_tokens for request in requests)
     run.setting(requests=count, output_tokens=tokens, scale=scale, temperature=1.0, repeats=run.repeats, warmups=1)
     run.step(f"{count} requests, one way after the other, a warm-up and {run.repeats} rounds")
@@ -107,10 +143,10 @@ def batch_size(run):
     """How many requests should run at once?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
     largest, answer = engines.slots(run), run.size(full=64, smoke=16)
-    sizes = [size for size in run.size((1, 4, 16, 64, 256), (1, 16, 64)) if size <= largest]
-    count = {size: max(8, 2 * size) for size in sizes}
+    sizes = [size for size in run.size((1, 4, 16, 64, 256, 512), (1, 16, 64)) if size <= largest]
+    count = {size: max(8, 2 * size) if size < 256 else size for size in sizes}
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(128, answer)] * max(count.values()))
-    run.setting(input_tokens=128, output_tokens=answer, requests_per_slot=2, repeats=run.repeats)
+    run.setting(input_tokens=128, output_tokens=answer, repeats=run.repeats)
     cache = llm.llm_engine.vllm_config.cache_config
     run.step("warming up")
     engines.serve(llm, requests[:largest])
@@ -150,13 +186,13 @@ def sorted_or_not(run):
     """Does the order of a batch matter?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
     tokenizer, places = llm.get_tokenizer(), engines.slots(run) // 4
-    scale = 0.5 if run.machine.gpus else 0.125
+    scale = 0.25 if run.machine.gpus else 0.125
     orders = contests.orders(offline_prompts.chat(tokenizer, run.size(4, 2) * places, 2000, scale))
     steps = {name: contests.steps_of([r.output_tokens for r in order], places) for name, order in orders.items()}
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    groups, prefix, each = (24, 3000, 6) if run.machine.gpus else (run.size(6, 3), run.size(900, 400), 6)
+    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else (run.size(6, 3), run.size(900, 400), 6)
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size
@@ -203,7 +239,11 @@ def sorted_or_not(run):
 def max_model_len(run):
     """What does a larger max_model_len cost?"""
     limit = run.model.config["max_position_embeddings"]
-    values = run.size((256, 512, 1024, 2048), (512, 2048)) if not run.machine.gpus else (1024, 4096, min(32768, limit))
+    values = (
+        run.size((256, 512, 1024, 2048), (512, 2048))
+        if not run.machine.gpus
+        else (engines.limits(run)["max_model_len"], limit)
+    )
     scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
     drawn = lengths.sample(10_000, limit=100_000)
     run.setting(requests=count, scale=scale, repeats=run.repeats, refused_of=len(drawn))
@@ -233,38 +273,6 @@ def max_model_len(run):
         f"{last.blocks / first.blocks * 100:.0f} % of its blocks and the batch "
         f"{last.output_tok_s / first.output_tok_s * 100:.0f} % of its tokens per second. At the smallest "
         f"{first.refused_pct:.0f} % of a chat service's prompts would be refused."
-    )
-    return table
-
-
-@chapter.experiment
-def sampling(run):
-    """What does each way of sampling cost, against taking the likeliest token?"""
-    llm = run.engine(**engines.limits(run))
-    count, answer = (run.size(128, 16), run.size(128, 16)) if run.machine.gpus else (run.size(32, 8), run.size(48, 8))
-    requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
-    few = requests[: max(4, count // contests.BEAMS)]  # with its beams as many sequences as the others
-    run.setting(requests=count, input_tokens=100, output_tokens=answer, beam_requests=len(few), repeats=run.repeats)
-    contestants = {name: contests.of_sampler(llm, requests, how) for name, how in contests.SAMPLERS.items()}
-    contestants["greedy_few"] = contests.of_sampler(llm, few, {"temperature": 0.0})
-    contestants["beam_search_few"] = contests.of_beam_search(llm, few)
-    because = "a sort of the logits is little work beside reading the weights"
-    run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
-    run.step(f"{len(contestants)} ways in turn, a warm-up and {run.repeats} rounds")
-    found = timing.alternate(contestants, run.repeats)
-    run.count((run.repeats + 1) * answer * (len(contests.SAMPLERS) + 3) * count)
-    table = pd.DataFrame(
-        {"sampler": name, "requests": len(few) if name.endswith("few") else count, "output_tok_s": rates.median,
-         "spread_pct": rates.spread_pct,
-         "x_greedy": rates.median / found["greedy_few" if name.endswith("few") else "greedy"].median}
-        for name, rates in found.items()
-    )  # fmt: skip
-    x = table.set_index("sampler").x_greedy
-    run.measured("top_k and top_p over greedy", x["top_k_and_top_p"])
-    run.reading(
-        f"No way of sampling is faster than greedy by more than {max(0, (x.drop('n_4').max() - 1) * 100):.0f} %; top-k "
-        f"and top-p together make {x['top_k_and_top_p']:.2f} times its tokens per second, beam search with "
-        f"{contests.BEAMS} beams {x['beam_search_few']:.2f} times."
     )
     return table
 

@@ -18,7 +18,7 @@ IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 
 def slots(run) -> int:
     """max_num_seqs of the engines that answer large batches here."""
-    return 256 if run.machine.gpus else 64
+    return 512 if run.machine.gpus else 64
 
 
 def limits(run, model: models.Model | None = None) -> dict[str, object]:
@@ -39,7 +39,11 @@ def in_process_engine(run, **options: object):
     before = os.environ.get(IN_PROCESS)
     os.environ[IN_PROCESS] = "0"
     try:
-        return run.engine(**options)
+        llm = run.engine(**options)
+        if not is_in_process(llm):  # one with the same options ran already
+            models.close_engine()
+            llm = run.engine(**options)
+        return llm
     finally:
         if before is None:
             del os.environ[IN_PROCESS]
@@ -47,7 +51,12 @@ def in_process_engine(run, **options: object):
             os.environ[IN_PROCESS] = before
 
 
+def is_in_process(llm) -> bool:
+    return hasattr(llm.llm_engine.engine_core, "engine_core")
+
+
 def scheduler_of(llm):
+    """vLLM's scheduler, of an engine in this process."""
     return llm.llm_engine.engine_core.engine_core.scheduler
 
 
@@ -114,7 +123,7 @@ def serve(llm, requests: Sequence[Request], **sampling: object) -> Served:
     from vllm import SamplingParams
 
     llm.reset_prefix_cache()
-    scheduler = scheduler_of(llm) if hasattr(llm.llm_engine.engine_core, "engine_core") else None
+    scheduler = scheduler_of(llm) if is_in_process(llm) else None
     served = Served(kv_peak_pct=0.0 if scheduler else None)
     start = time.perf_counter()
     with memory.sample() as samples:
