@@ -69,7 +69,7 @@ def test_split_counts_with_the_given_function(exercises):
             "the last level is missing": 170, "the prompts of the later levels are not counted": 180,
         }),
         ([10] * 5, 2, 1, 50 + 5 + (5 + 3) + (3 + 2) + (2 + 1), "5 summaries, then 3, 2 and 1", {
-            "the last group is left out if it is smaller": 50 + 5 + 4 + 2 + 2 + 1,
+            "the last group is left out if it is smaller": 50 + 5 + (5 + 2) + (2 + 1),
             "one level is enough": 50 + 5 + 5 + 3,
         }),
         ([7, 8, 9], 8, 5, 24 + 15 + 15 + 5, "all three in one group", {}),
