@@ -38,7 +38,7 @@ COURSE_LM = models.resolve("course-lm")  # for experiments whose answers have to
 def generate(run):
     """Does a killed job go on with nothing lost and nothing done twice, and what memory does a job take?"""
     gpu = bool(run.machine.gpus)
-    count, kills = run.size(full=10_000 if gpu else 2000, smoke=150), run.size(full=1 if gpu else 3, smoke=1)
+    count, kills = run.size(full=10_000 if gpu else 2000, smoke=150), run.size(full=1 if gpu else 2, smoke=1)
     models.close_engine()  # the runner's engine, in its own process, gets the whole machine
     prompts, answers = run.logs / "questions.jsonl", run.logs / "answers.jsonl"
     offline_prompts.write_questions(prompts, offline_prompts.questions(count))
@@ -127,7 +127,7 @@ def throughput(run):
         tokenizer = llm.get_tokenizer()
         models.close_engine()
         run.step("vllm bench throughput, the command")
-        rate = contests.of_benchmark_command(run, requests, tokenizer, **options)
+        rate = contests.of_benchmark_command(run, requests, tokenizer, **options, enable_prefix_caching=False)
         rows.insert(1, {"tool": "vllm bench throughput, the command", "output_tok_s": rate, "spread_pct": None})
     table = pd.DataFrame(rows)
     table["difference_pct"] = (table.output_tok_s / table.output_tok_s[0] - 1) * 100
@@ -192,7 +192,7 @@ def sorted_or_not(run):
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else (run.size(6, 3), run.size(900, 400), 6)
+    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else (run.size(6, 3), run.size(640, 400), 4)
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size

@@ -106,7 +106,7 @@ def write_short(file: Path, count: int) -> None:
     """A file of `count` short prompts of which all differ."""
     with file.open("w") as output:
         for number in range(count):
-            output.write(f'{{"prompt": "What is {number} + 1?", "max_tokens": 1}}\n')
+            output.write(f'{{"prompt": "{number}", "max_tokens": 1}}\n')
 
 
 def with_runner(llm, prompts: Path, answers: Path, on_progress: Callable) -> None:
@@ -132,7 +132,7 @@ def memory_rows(run, model) -> list[dict]:
     """
     from offline_engines import in_process_engine
 
-    counts = {"runner": run.size((1000, 100_000), (100, 1000)), "all_at_once": run.size((1000, 20_000), (100, 1000))}
+    counts = {"runner": run.size((1000, 100_000), (100, 1000)), "all_at_once": run.size((1000, 10_000), (100, 1000))}
     llm = in_process_engine(run, model=model, enforce_eager=True, block_size=32, kv_cache_memory_bytes=2**25)
     prompts, answers = run.logs / "short.jsonl", run.logs / "short.answers.jsonl"
     rows = []

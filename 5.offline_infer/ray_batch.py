@@ -26,13 +26,12 @@ KV_BYTES = 2**30  # of each worker on a shared GPU: given, so that none measures
 class Worker:
     """One vLLM engine. Ray makes an object of this class in each worker process, and calls it with blocks."""
 
-    def __init__(self, model: str, workers: int, max_tokens: int, cores: str):
+    def __init__(self, model: str, share: float, max_tokens: int, cores: str):
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # this process is a worker already
         machine, options = hardware.machine(), {"enforce_eager": True}
         if machine.gpus:
-            options["kv_cache_memory_bytes"] = KV_BYTES
-            if len(machine.gpus) < workers:
-                options["gpu_memory_utilization"] = 0.8 / workers
+            if share < 1:
+                options |= {"kv_cache_memory_bytes": KV_BYTES, "gpu_memory_utilization": 0.8 * share}
         else:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(own_core(Path(cores)))
         from vllm import SamplingParams
@@ -86,10 +85,11 @@ def answer(prompts: Path, answers: Path, model: str, workers: int, max_tokens: i
         lines = prompts.read_text().splitlines()
         rows = [{"line": n, "messages": json.dumps(json.loads(line)["messages"])} for n, line in enumerate(lines, 1)]
         gpus = len(hardware.machine().gpus)
-        needs = {"num_gpus": min(1.0, gpus / workers)} if gpus else {"num_cpus": 1}
+        share = min(1.0, gpus / workers)  # of a GPU, for each worker
+        needs = {"num_gpus": share} if gpus else {"num_cpus": 1}
         work = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block)).map_batches(
             Worker,
-            fn_constructor_args=(model, workers, max_tokens, str(folder)),
+            fn_constructor_args=(model, share, max_tokens, str(folder)),
             batch_size=block,
             compute=ActorPoolStrategy(size=workers),
             **needs,
