@@ -64,7 +64,8 @@ def of_benchmark(llm, requests: Sequence[Request]) -> Callable[[], float]:
 def of_benchmark_command(run, requests: Sequence[Request], tokenizer, **engine: object) -> float:
     """`vllm bench throughput` on the same prompts, in a process of its own with an engine of its own; tokens/s.
 
-    Its warm-up has the same prompts, so the engine must not keep prefixes. It reads the form of ShareGPT, where the length of an answer is given by a text of as many tokens.
+    Its warm-up has the same prompts, so the engine must not keep prefixes. It reads them in the form of ShareGPT, where
+    the length of an answer is given by a text of as many tokens.
     """
     dataset, report, log = (run.logs / f"bench.{kind}" for kind in ("dataset.json", "json", "log"))
     filler = " the" * 4096
