@@ -44,6 +44,8 @@ def generate(run):
     offline_prompts.write_questions(prompts, offline_prompts.questions(count))
     run.setting(kills=kills, max_tokens=48, short_prompts_answered_with=1)
     run.predict("prompts lost or answered twice", 0, "prompts", because="each answer names its line, and is one write")
+    because = "the engine holds as many prompts, and what is written is forgotten"
+    run.predict("memory, the long file less the short one", 0, "MB", because=because)
     rows, points = [], [*killed_jobs.kill_points(count, kills), None]
     for number, kill_at in enumerate(points, 1):
         run.step(
@@ -61,6 +63,7 @@ def generate(run):
     table = pd.DataFrame(rows, columns=["case", "ended", "requests", "found_done", "done", "lost", "twice", "seconds",
                                         "peak_mb"])  # fmt: skip
     peak = table.set_index("case").peak_mb.to_dict()
+    run.measured("memory, the long file less the short one", peak["runner_2"] - peak["runner_1"])
     run.reading(
         f"{count:,} prompts, {kills} kills: {counted['once']:,} answered once, {counted['lost']} lost, "
         f"{counted['twice']} twice. The runner took {peak['runner_1']:.0f} MB for its short file and "
@@ -85,7 +88,8 @@ def sampling(run):
     run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
     run.step(f"{len(contestants)} ways in turn, a warm-up and {run.repeats} rounds")
     found = timing.alternate(contestants, run.repeats)
-    run.count((run.repeats + 1) * answer * (len(contests.SAMPLERS) + 3) * count)
+    # Each way answers all, n_4 four times; two ways answer few.
+    run.count((run.repeats + 1) * answer * ((len(contests.SAMPLERS) + 3) * count + 2 * len(few)))
     table = pd.DataFrame(
         {"sampler": name, "requests": len(few) if name.endswith("few") else count, "output_tok_s": rates.median,
          "spread_pct": rates.spread_pct,
