@@ -475,6 +475,59 @@ def test_the_head_learns_what_belongs_together():
     assert before < 0.3 and after > before + 0.3  # of pairs it never saw
 
 
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def encode(self, text, **_):
+        return text.split()
+
+    def decode(self, words):
+        return " ".join(words)
+
+
+def test_orders_hold_the_same_requests_and_shared_texts_come_together_or_in_turn():
+    contests = load(FOLDER / "offline_contests.py")
+    row = [f"w{n}" for n in range(500)]
+    grouped = contests.shared_prefixes(Words(), row, groups=3, each=4, prefix=50, own=5)
+    assert [request.prompt.split()[0] for request in grouped] == list("000011112222")
+    assert len({request.prompt.split("\n")[0] for request in grouped}) == 3
+    assert all(request.prompt_tokens == len(request.prompt.split()) for request in grouped)
+    in_turn = contests.interleaved(grouped, 4)
+    assert [request.prompt.split()[0] for request in in_turn] == list("012012012012")
+    orders = contests.orders(grouped[:3] + in_turn[:2])
+    assert all(Counter(order) == Counter(orders["as_they_come"]) for order in orders.values())
+
+
+def test_kills_are_spread_over_the_job():
+    kill_points = load(FOLDER / "killed_jobs.py").kill_points
+    for kills in (1, 3, 10):
+        points = kill_points(1000, kills)
+        assert len(points) == kills and points == sorted(points) and points[0] > 0 and points[-1] < 1000
+    assert kill_points(1000, 3) != kill_points(1000, 3, seed=1)
+
+
+def test_what_is_counted_at_the_end(tmp_path):
+    killed = load(FOLDER / "killed_jobs.py")
+    file, output = prompts(tmp_path / "p.jsonl", 4), write(tmp_path / "a.jsonl", {"line": 1}, {"line": 3}, {"line": 3})
+    write(tmp_path / "a.errors.jsonl", {"line": 2})
+    assert killed.account(file, output) == {"once": 2, "lost": 1, "twice": 1}
+    output.write_bytes(output.read_bytes() + b'{"li')
+    assert killed.lines_of(output) == 3 and killed.lines_of(tmp_path / "none") == 0
+
+
+def test_peak_memory_is_that_of_the_work():
+    peak_mb = load(FOLDER / "killed_jobs.py").peak_mb
+    assert 190 < peak_mb(lambda: bytearray(b"x") * 200_000_000) < 230
+    assert peak_mb(lambda: None) < 5  # the peak before is forgotten
+
+
+def test_each_worker_takes_a_core_of_its_own(tmp_path):
+    own_core = load(FOLDER / "ray_batch.py").own_core
+    cores = sorted(os.sched_getaffinity(0))
+    assert [own_core(tmp_path) for _ in cores] == cores
+    assert own_core(tmp_path) in cores  # more workers than cores share one
+
+
 def test_steps_of_an_order():
     steps_of = load(FOLDER / "offline_contests.py").steps_of
     assert steps_of([5, 5, 5, 5], 2) == 10
