@@ -77,7 +77,7 @@ def generate(run):
 def sampling(run):
     """What does each way of sampling cost, against taking the likeliest token?"""
     llm = run.engine(**engines.limits(run))
-    count, answer = (run.size(64, 16), run.size(64, 16)) if run.machine.gpus else (run.size(32, 8), run.size(48, 8))
+    count, answer = (run.size(64, 16), run.size(64, 16)) if run.machine.gpus else (run.size(32, 8), run.size(32, 8))
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
     few = requests[: max(4, count // contests.BEAMS)]  # with its beams as many sequences as the others
     run.setting(requests=count, input_tokens=100, output_tokens=answer, beam_requests=len(few), repeats=run.repeats)
@@ -146,7 +146,7 @@ def throughput(run):
 def batch_size(run):
     """How many requests should run at once?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
-    largest, answer = engines.slots(run), run.size(full=64, smoke=16)
+    largest, answer = engines.slots(run), run.size(full=48, smoke=16)
     sizes = [size for size in run.size((1, 4, 16, 64, 256, 512), (1, 16, 64)) if size <= largest]
     count = {size: max(8, 2 * size) if size < 256 else size for size in sizes}
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(128, answer)] * max(count.values()))

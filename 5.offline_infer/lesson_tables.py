@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from common import timing
+from common.chapters import chapters
 from common.course_lm import corpus
 from common.course_lm.corpus_terms import term_question
 from common.course_lm.corpus_values import TRAIN
@@ -89,13 +90,14 @@ def term_pairs(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
 
 
 def search(run, llm) -> pd.DataFrame:
-    """Forty questions to the lessons' sections, by words, by vectors, and by both."""
-    documents, asked = lesson_search.pieces(), lesson_search.questions()
+    """Forty questions to the lessons' sections, by words, by vectors, and by both; in the short form those on one."""
+    documents = lesson_search.pieces(run.size(chapters(), chapters()[:1]))
+    keys = {piece.key for piece in documents}
+    asked = [question for question in lesson_search.questions() if question.answers & keys]
     texts = [f"{piece.section}\n\n{piece.text}" for piece in documents]
-    sections = len({piece.key for piece in documents})
-    run.setting(documents=len(documents), sections=sections, questions=len(asked), pooling="mean", head_steps=300)
-    chance = 5 / sections * 100
-    run.predict("first five by chance", chance, "%", because=f"five of {sections} sections")
+    run.setting(documents=len(documents), sections=len(keys), questions=len(asked), pooling="mean", head_steps=300)
+    chance = 5 / len(keys) * 100
+    run.predict("first five by chance", chance, "%", because=f"five of {len(keys)} sections")
     run.step("embedding one piece at a time")
     few = texts[:: max(1, len(texts) // 40)]
     alone_s = timing.seconds(lambda: [embed(llm, [text]) for text in few]) / len(few)
