@@ -373,6 +373,22 @@ def test_a_prompt_the_engine_refuses_is_an_error_line_and_ctrl_c_loses_nothing(t
     assert before and seen == Counter(n for n in range(1, 31) if n != 5)
 
 
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    killed = load(FOLDER / "killed_jobs.py")
+
+    def peak_mb(count: int) -> float:
+        killed.write_short(tmp_path / "p.jsonl", count)
+
+        def work() -> None:
+            with BATCH_JOB.BatchJob(tmp_path / "p.jsonl", tmp_path / f"{count}.jsonl", {}) as job:
+                assert RUNNER.run(FakeEngine(256), job, sampling()).done == count
+
+        return killed.peak_mb(work)
+
+    peak_mb(1000)  # what is loaded and allocated once
+    assert peak_mb(50_000) < peak_mb(1000) + 8
+
+
 def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     assert RUNNER.main([str(tmp_path / "none.jsonl"), str(tmp_path / "a.jsonl")]) == 1
     assert "can't be read" in capsys.readouterr().err
