@@ -27,6 +27,7 @@ from pathlib import Path
 
 from batch_job import BatchJob, Prompt
 from jinja2 import TemplateError
+from no_orphans import no_orphans
 
 from common import hardware, models
 from common.problems import Problem, explain, first_line
@@ -188,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     sampling["max_tokens"] = options.max_tokens
     settings = {"model": options.model, "sampling": sampling}
     try:
-        with BatchJob(options.prompts, options.answers, settings, options.in_order) as job:
+        with BatchJob(options.prompts, options.answers, settings, options.in_order) as job, no_orphans():
             return answer_all(job, options, sampling)
     except KeyboardInterrupt:
         say("Interrupted. All answers so far are written; the same command goes on from there.")

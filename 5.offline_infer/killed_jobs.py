@@ -1,7 +1,6 @@
 """A job that is killed and started again until it is done, and what memory a job takes."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -43,7 +42,7 @@ def lines_of(file: Path) -> int:
 def attempt(
     prompts: Path, answers: Path, log: Path, options: Sequence[str] = (), kill_at: int | None = None
 ) -> Attempt:
-    """Start the runner; SIGKILL it with all its children as soon as `kill_at` lines are answered."""
+    """Start the runner; SIGKILL it, and it alone, as soon as `kill_at` lines are answered."""
     before, start = lines_of(answers), time.monotonic()
     with log.open("ab") as output:
         runner = subprocess.Popen(
@@ -53,7 +52,7 @@ def attempt(
         try:
             while runner.poll() is None:
                 if kill_at is not None and answers.exists() and lines_of(answers) >= kill_at:
-                    os.killpg(runner.pid, signal.SIGKILL)
+                    runner.kill()
                     runner.wait()
                 else:
                     time.sleep(0.005 if kill_at else 0.05)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from common.chapters import ROOT, load
@@ -228,6 +229,31 @@ def test_a_line_cut_anywhere_is_done_again(tmp_path, cut):
         assert job.found_done == whole[:-cut].count(b"\n")
         answer_all(job, window=1)
     assert output.read_bytes() == whole
+
+
+FAMILY = """
+import subprocess, sys, time
+sys.path.insert(0, {folder!r})
+from no_orphans import no_orphans
+with no_orphans():
+    grandchild = "import subprocess; print(subprocess.Popen(['sleep', '1000'], start_new_session=True).pid, flush=True)"
+    subprocess.Popen([sys.executable, "-c", grandchild + "; import time; time.sleep(1000)"])
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_runner_started_ends_with_it(tmp_path):
+    script = tmp_path / "family.py"
+    script.write_text(FAMILY.format(folder=str(FOLDER)))
+    with subprocess.Popen([sys.executable, script, "1000"], stdout=subprocess.PIPE, text=True) as parent:
+        grandchild = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(1.2)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert grandchild in family and len(family) == 3  # and the process that watches
+        parent.kill()
+        parent.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
 
 
 # --------------------------------------------------------------------------------------------- outputs that won't do
