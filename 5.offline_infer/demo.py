@@ -27,7 +27,7 @@ import offline_prompts
 import pandas as pd
 import scaled_out
 
-from common import lengths, models, packages, timing
+from common import lengths, models, packages, prices, timing
 from common.chapter import Chapter
 
 chapter = Chapter(__file__, speed=True)
@@ -165,14 +165,23 @@ def batch_size(run):
         run.predict(f"KV cache in use, {size} at once", share, "%", because="their blocks at the end, over all blocks")
     found = engines.in_turn(run, {size: partial(at, size) for size in sizes})
     run.count(sum(served.output_tokens for rounds in found.values() for served in rounds))
-    columns = ("tpot_p50_ms", "mean_s", "kv_peak_pct", "gpu_util_pct")
+    price, source = prices.per_hour(run.machine, run.options.gpu_price)
+    run.setting(price_source=source)
+    columns = ("tpot_p50_ms", "mean_s", "kv_peak_pct", "gpu_util_pct", "joules_per_token")
     table = pd.DataFrame(
-        {"slots": size, "output_tok_s": engines.median(rounds, "output_tok_s"), "x_tok_s": None}
+        {
+            "slots": size,
+            "output_tok_s": engines.median(rounds, "output_tok_s"),
+            "x_tok_s": None,
+            "usd_per_million_tokens": None,
+        }
         | {column: engines.median(rounds, column) for column in columns}
-        | {"spread_pct": engines.spread_pct(rounds)}
+        | {"price_usd_per_hour": price, "spread_pct": engines.spread_pct(rounds)}
         for size, rounds in found.items()
     )
     table["x_tok_s"] = table.output_tok_s / table.output_tok_s[0]
+    if price is not None:
+        table["usd_per_million_tokens"] = price / 3600 / table.output_tok_s * 1e6
     for row in table.iloc[1:].itertuples():
         run.measured(f"KV cache in use, {row.slots} at once", row.kv_peak_pct)
     last, before = table.iloc[-1], table.iloc[-2]

@@ -99,10 +99,15 @@ class Served:
     tpot_ms: list[float] = field(default_factory=list)
     kv_peak_pct: float | None = None
     gpu_util_pct: float | None = None
+    joules: float | None = None  # of all GPUs
 
     @property
     def output_tok_s(self) -> float:
         return self.output_tokens / self.seconds
+
+    @property
+    def joules_per_token(self) -> float | None:
+        return None if self.joules is None else self.joules / self.output_tokens
 
     @property
     def mean_s(self) -> float:
@@ -144,7 +149,7 @@ def serve(llm, requests: Sequence[Request], **sampling: object) -> Served:
             if scheduler:
                 served.kv_peak_pct = max(served.kv_peak_pct, scheduler.kv_cache_manager.usage * 100)
     served.seconds = time.perf_counter() - start
-    served.gpu_util_pct = samples.mean_utilisation_pct
+    served.gpu_util_pct, served.joules = samples.mean_utilisation_pct, samples.joules
     return served
 
 
