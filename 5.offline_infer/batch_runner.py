@@ -32,6 +32,7 @@ from no_orphans import no_orphans
 from common import hardware, models
 from common.problems import Problem, explain, first_line
 
+CHANGE_ANSWERS = ("dtype", "hf_overrides", "kv_cache_dtype", "quantization", "revision")  # engine options that may
 RATE_OVER_S = 30.0  # the rate and the time left are those of the last half minute
 
 
@@ -187,10 +188,14 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     sampling = {"temperature": options.temperature, "top_p": options.top_p, "seed": options.seed}
     sampling["max_tokens"] = options.max_tokens
-    settings = {"model": options.model, "sampling": sampling}
     try:
+        model = models.resolve(options.model)
+        settings = {"model": model.name, "sampling": sampling}
+        settings |= {name: options.engine[name] for name in CHANGE_ANSWERS if name in options.engine}
+        if model.weights == "trained":  # course-lm is there to be trained again
+            settings["weights"] = model.weights_id
         with BatchJob(options.prompts, options.answers, settings, options.in_order) as job, no_orphans():
-            return answer_all(job, options, sampling)
+            return answer_all(job, model, options, sampling)
     except KeyboardInterrupt:
         say("Interrupted. All answers so far are written; the same command goes on from there.")
         return 130
@@ -200,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def answer_all(job: BatchJob, options: argparse.Namespace, sampling: dict) -> int:
+def answer_all(job: BatchJob, model: models.Model, options: argparse.Namespace, sampling: dict) -> int:
     """Start the engine if there is something to do, and do it."""
     say(f"{job.total:,} prompts, {job.found_done:,} of them done already")
     if job.found_done < job.total:
@@ -211,9 +216,9 @@ def answer_all(job: BatchJob, options: argparse.Namespace, sampling: dict) -> in
             params = SamplingParams(**sampling)
         except (VLLMClientError, ValueError) as error:
             raise Problem(f"These sampling options can't be: {first_line(error)}", "See --help.") from None
-        machine, model = hardware.machine(), models.resolve(options.model)
         try:
-            progress = run(models.engine(model, machine, **options.engine), job, params, options.window, show)
+            llm = models.engine(model, hardware.machine(), **options.engine)
+            progress = run(llm, job, params, options.window, show)
         finally:
             models.close_engine()
         say(f"{progress.done - progress.found_done:,} prompts in {duration(progress.seconds)}")
