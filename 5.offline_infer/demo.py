@@ -52,7 +52,10 @@ def generate(run):
             f"start {number}, " + (f"to be killed at {kill_at:,} of {count:,} answers" if kill_at else "to the end")
         )
         options = ["--max-tokens", "48", "--engine", '{"enforce_eager": true}']
-        tried = killed_jobs.attempt(prompts, answers, run.logs / "runner.log", options, kill_at)
+        if kill_at:
+            tried = killed_jobs.attempt(prompts, answers, run.logs / "runner.log", options, kill_at)
+        else:
+            tried = killed_jobs.finish(prompts, answers, options)
         rows.append({"case": f"start_{number}", "ended": tried.ended, "seconds": tried.seconds, "requests": count})
         rows[-1] |= {"found_done": tried.found_done, "done": tried.done}
     counted = killed_jobs.account(prompts, answers)
@@ -205,7 +208,7 @@ def sorted_or_not(run):
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else (run.size(6, 3), run.size(640, 400), 4)
+    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else (run.size(6, 4), run.size(640, 400), 4)
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size
@@ -294,7 +297,7 @@ def max_model_len(run):
 def evaluate(run):
     """How does one score a model on thousands of examples?"""
     llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
-    return lesson_tables.evaluate(run, llm, each=run.size(full=100, smoke=8))
+    return lesson_tables.evaluate(run, llm, each=run.size(full=100, smoke=4))
 
 
 @chapter.experiment

@@ -11,13 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import batch_runner
 from batch_job import BatchJob
-from batch_runner import run as answer_job
 
 from common import serving
 from common.problems import Problem
-
-RUNNER = Path(__file__).with_name("batch_runner.py")
 
 
 @dataclass(frozen=True)
@@ -39,30 +37,38 @@ def lines_of(file: Path) -> int:
         return 0
 
 
-def attempt(
-    prompts: Path, answers: Path, log: Path, options: Sequence[str] = (), kill_at: int | None = None
-) -> Attempt:
+def attempt(prompts: Path, answers: Path, log: Path, options: Sequence[str], kill_at: int) -> Attempt:
     """Start the runner; SIGKILL it, and it alone, as soon as `kill_at` lines are answered."""
     before, start = lines_of(answers), time.monotonic()
     with log.open("ab") as output:
         runner = subprocess.Popen(
-            [sys.executable, str(RUNNER), str(prompts), str(answers), *options],
+            [sys.executable, batch_runner.__file__, str(prompts), str(answers), *options],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         try:
             while runner.poll() is None:
-                if kill_at is not None and answers.exists() and lines_of(answers) >= kill_at:
+                if lines_of(answers) >= kill_at:
                     runner.kill()
                     runner.wait()
                 else:
-                    time.sleep(0.005 if kill_at else 0.05)
+                    time.sleep(0.005)
         finally:
             serving.stop(runner)
     killed = runner.returncode == -signal.SIGKILL
     if not killed and runner.returncode not in (0, 3):
         raise Problem(f"The runner ended with status {runner.returncode}: {serving.first_error(log)}", f"Read {log}.")
-    ended = "killed" if killed else "finished"
-    return Attempt(ended, time.monotonic() - start, before, lines_of(answers))
+    return Attempt("killed" if killed else "finished", time.monotonic() - start, before, lines_of(answers))
+
+
+def finish(prompts: Path, answers: Path, options: Sequence[str]) -> Attempt:
+    """The runner's command line to the end, in this process: nobody kills it."""
+    before, start = lines_of(answers), time.monotonic()
+    status = batch_runner.main([str(prompts), str(answers), *options])
+    if status == 130:
+        raise KeyboardInterrupt
+    if status not in (0, 3):
+        raise Problem(f"The runner ended with status {status}.", "Its message is in the log.")
+    return Attempt("finished", time.monotonic() - start, before, lines_of(answers))
 
 
 def kill_points(total: int, kills: int, seed: int = 0) -> list[int]:
@@ -113,7 +119,7 @@ def with_runner(llm, prompts: Path, answers: Path, on_progress: Callable) -> Non
     from vllm import SamplingParams
 
     with BatchJob(prompts, answers, {}) as job:
-        answer_job(llm, job, SamplingParams(temperature=0.0, max_tokens=1), on_progress=on_progress)
+        batch_runner.run(llm, job, SamplingParams(temperature=0.0, max_tokens=1), on_progress=on_progress)
 
 
 def all_at_once(llm, prompts: Path) -> None:

@@ -456,13 +456,13 @@ def test_ten_kills_with_a_real_engine(tmp_path):
     for _ in range(10):
         with (tmp_path / "log").open("ab") as log:
             runner = subprocess.Popen(
-                [sys.executable, str(killed.RUNNER), str(file), str(answers), "--max-tokens", "24"],
+                [sys.executable, FOLDER / "batch_runner.py", file, answers, "--max-tokens", "24"],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         time.sleep(draw.uniform(5, 20))  # while it imports, loads, reads what is done, or answers
         os.killpg(runner.pid, signal.SIGKILL)
         runner.wait()
-    ended = killed.attempt(file, answers, tmp_path / "log", ["--max-tokens", "24"])
+    ended = killed.finish(file, answers, ["--max-tokens", "24"])
     assert ended.ended == "finished" and ended.found_done > 0
     assert killed.account(file, answers) == {"once": 4000, "lost": 0, "twice": 0}
 
