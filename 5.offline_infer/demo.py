@@ -89,10 +89,11 @@ def sampling(run):
     contestants["beam_search_few"] = contests.of_beam_search(llm, few)
     because = "a sort of the logits is little work beside reading the weights"
     run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
-    run.step(f"{len(contestants)} ways in turn, a warm-up and {run.repeats} rounds")
-    found = timing.alternate(contestants, run.repeats)
+    warmups = run.size(full=1, smoke=0)
+    run.step(f"{len(contestants)} ways in turn, {warmups} warm-ups and {run.repeats} rounds")
+    found = timing.alternate(contestants, run.repeats, warmups)
     # Each way answers all, n_4 four times; two ways answer few.
-    run.count((run.repeats + 1) * answer * ((len(contests.SAMPLERS) + 3) * count + 2 * len(few)))
+    run.count((run.repeats + warmups) * answer * ((len(contests.SAMPLERS) + 3) * count + 2 * len(few)))
     table = pd.DataFrame(
         {"sampler": name, "requests": len(few) if name.endswith("few") else count, "output_tok_s": rates.median,
          "spread_pct": rates.spread_pct,

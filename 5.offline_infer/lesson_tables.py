@@ -95,7 +95,7 @@ def search(run, llm) -> pd.DataFrame:
     keys = {piece.key for piece in documents}
     asked = [question for question in lesson_search.questions() if question.answers & keys]
     texts = [f"{piece.section}\n\n{piece.text}" for piece in documents]
-    run.setting(documents=len(documents), sections=len(keys), questions=len(asked), pooling="mean", head_steps=300)
+    run.setting(documents=len(documents), sections=len(keys), questions=len(asked), pooling="mean")
     chance = 5 / len(keys) * 100
     run.predict("first five by chance", chance, "%", because=f"five of {len(keys)} sections")
     run.step("embedding one piece at a time")
@@ -107,9 +107,11 @@ def search(run, llm) -> pd.DataFrame:
     batch_s = timing.seconds(lambda: found.append(embed(llm, texts)))
     vectors, queries = found[0], embed(llm, [question.text for question in asked])
     run.step("training a head on the corpus of course-lm")
-    left, right = term_pairs(run.size(full=3000, smoke=600))
+    left, right = term_pairs(run.size(full=3000, smoke=200))
+    steps = run.size(full=300, smoke=20)
+    run.setting(pairs=len(left), head_steps=steps)
     centre = vectors.mean(axis=0)
-    head = lesson_search.train_head(embed(llm, left) - centre, embed(llm, right) - centre, right)
+    head = lesson_search.train_head(embed(llm, left) - centre, embed(llm, right) - centre, right, steps)
     bm25 = lesson_search.Bm25(texts)
     words = [bm25.scores(question.text) for question in asked]
 
