@@ -124,7 +124,7 @@ class LineFile:
             raise Problem(
                 f"Another process is writing {path}.", "Wait for it, or stop it: `fuser` of that file names it."
             ) from None
-        self.end = os.fstat(self.file.fileno()).st_size  # of the last whole line
+        self.end = self.synced = os.fstat(self.file.fileno()).st_size  # of the last whole line
 
     def recover(self) -> Iterator[int]:
         """The `line` of each line that is there, in the order of the file; a half line at the end is cut off."""
@@ -149,7 +149,7 @@ class LineFile:
                 yield line
         finally:
             reader.detach()  # closing it would close the file, and give up the lock
-        self.end = place
+        self.end = self.synced = place
 
     def append(self, content: dict) -> None:
         """Write one line. If the disk takes only a part, that is cut off again, and Problem is raised."""
@@ -170,8 +170,11 @@ class LineFile:
         self.end += len(raw)
 
     def sync(self) -> None:
-        with suppress(OSError):  # a pipe, a device
-            os.fsync(self.file.fileno())
+        """Bring what was appended to the disk itself."""
+        if self.synced < self.end:
+            with suppress(OSError):  # a pipe, a device
+                os.fsync(self.file.fileno())
+            self.synced = self.end
 
     def close(self) -> None:
         self.sync()
