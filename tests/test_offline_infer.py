@@ -508,7 +508,7 @@ def test_the_head_learns_what_belongs_together():
     draw = np.random.default_rng(0)
     shared = draw.normal(size=(600, 8))
     left, right = (np.hstack([shared, 2 * draw.normal(size=(600, 8))]).astype(np.float32) for _ in range(2))
-    head = SEARCH.train_head(left[:500], right[:500], range(500), steps=100)
+    head = SEARCH.train_head(left[:500], right[:500], range(500), steps=200)
 
     def first(a: np.ndarray, b: np.ndarray) -> float:
         return (np.argmax(SEARCH.unit(a) @ SEARCH.unit(b).T, axis=1) == np.arange(len(a))).mean()
