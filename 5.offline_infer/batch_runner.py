@@ -14,6 +14,7 @@ Exit status: 0 all is answered, 3 all is done but some lines could not be answer
 """
 
 import argparse
+import copy
 import json
 import os
 import signal
@@ -146,7 +147,7 @@ def tell(progress: Progress, job: BatchJob, on_progress: Callable[[Progress], ob
 def add(llm, prompt: Prompt, sampling) -> str:
     """Hand a prompt to the engine; returns its name there. Raises what vLLM says of a prompt that it can't answer."""
     if prompt.max_tokens is not None:
-        sampling = sampling.clone()
+        sampling = copy.copy(sampling)  # the engine makes a deep copy of its own; `clone` would make a second one
         sampling.max_tokens = prompt.max_tokens
     asked = {"prompt": prompt.text}
     if prompt.token_ids is not None:
@@ -181,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status that the docstring of this file lists."""
+    """The command line; returns the exit status that the docstring of this file lists. The engine is left running."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name, value in {"VLLM_LOGGING_LEVEL": "WARNING", "TORCH_CPP_LOG_LEVEL": "ERROR"}.items():
@@ -216,11 +217,7 @@ def answer_all(job: BatchJob, model: models.Model, options: argparse.Namespace, 
             params = SamplingParams(**sampling)
         except (VLLMClientError, ValueError) as error:
             raise Problem(f"These sampling options can't be: {first_line(error)}", "See --help.") from None
-        try:
-            llm = models.engine(model, hardware.machine(), **options.engine)
-            progress = run(llm, job, params, options.window, show)
-        finally:
-            models.close_engine()
+        progress = run(models.engine(model, hardware.machine(), **options.engine), job, params, options.window, show)
         say(f"{progress.done - progress.found_done:,} prompts in {duration(progress.seconds)}")
     if job.failed:
         say(f"{job.failed:,} lines could not be answered: see {job.errors.path}")
@@ -237,4 +234,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    finally:
+        models.close_engine()
+    sys.exit(status)

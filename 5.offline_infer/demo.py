@@ -16,7 +16,11 @@ Speed is measured on a published shape with random weights where there is a GPU,
   make demo CH=5 ARGS='--only embed --present'          one experiment, step by step, for a room
 """
 
+import dataclasses
+import importlib
+import json
 import math
+import threading
 from functools import partial
 
 import killed_jobs
@@ -38,7 +42,7 @@ COURSE_LM = models.resolve("course-lm")  # for experiments whose answers have to
 def generate(run):
     """Does a killed job go on with nothing lost and nothing done twice, and what memory does a job take?"""
     gpu = bool(run.machine.gpus)
-    count, kills = run.size(full=10_000 if gpu else 2000, smoke=150), run.size(full=1 if gpu else 2, smoke=1)
+    count, kills = run.size(full=10_000 if gpu else 1000, smoke=120), 1  # the tests kill it ten times
     models.close_engine()  # the runner's engine, in its own process, gets the whole machine
     prompts, answers = run.logs / "questions.jsonl", run.logs / "answers.jsonl"
     offline_prompts.write_questions(prompts, offline_prompts.questions(count))
@@ -46,23 +50,22 @@ def generate(run):
     run.predict("prompts lost or answered twice", 0, "prompts", because="each answer names its line, and is one write")
     because = "the engine holds as many prompts, and what is written is forgotten"
     run.predict("memory, the long file less the short one", 0, "MB", because=because)
-    rows, points = [], [*killed_jobs.kill_points(count, kills), None]
-    for number, kill_at in enumerate(points, 1):
-        run.step(
-            f"start {number}, " + (f"to be killed at {kill_at:,} of {count:,} answers" if kill_at else "to the end")
-        )
-        options = ["--max-tokens", "48", "--engine", '{"enforce_eager": true}']
-        if kill_at:
-            tried = killed_jobs.attempt(prompts, answers, run.logs / "runner.log", options, kill_at)
-        else:
-            tried = killed_jobs.finish(prompts, answers, options)
-        rows.append({"case": f"start_{number}", "ended": tried.ended, "seconds": tried.seconds, "requests": count})
-        rows[-1] |= {"found_done": tried.found_done, "done": tried.done}
-    counted = killed_jobs.account(prompts, answers)
-    rows[-1] |= {"lost": counted["lost"], "twice": counted["twice"]}
-    run.measured("prompts lost or answered twice", counted["lost"] + counted["twice"])
+    # The engine that is started last has the options of the next experiments, and stays.
+    options = ["--max-tokens", "48", "--engine", json.dumps(engines.limits(run, COURSE_LM))]
+    starts = []
+    threading.Thread(target=importlib.import_module, args=["vllm.entrypoints.llm"]).start()  # needed here soon, too
+    for number, kill_at in enumerate(killed_jobs.kill_points(count, kills), 1):
+        run.step(f"start {number}, to be killed at {kill_at:,} of {count:,} answers")
+        starts.append(killed_jobs.attempt(prompts, answers, run.logs / "runner.log", options, kill_at))
+    memory = killed_jobs.memory_rows(run)
+    run.step(f"start {kills + 1}, to the end")
+    starts.append(killed_jobs.finish(prompts, answers, options))
     run.count(lesson_tables.tokens_in(answers))
-    rows += killed_jobs.memory_rows(run, COURSE_LM)
+    counted = killed_jobs.account(prompts, answers)
+    run.measured("prompts lost or answered twice", counted["lost"] + counted["twice"])
+    rows = [{"case": f"start_{n}", "requests": count} | dataclasses.asdict(start) for n, start in enumerate(starts, 1)]
+    rows[-1] |= {"lost": counted["lost"], "twice": counted["twice"]}
+    rows += memory
     table = pd.DataFrame(rows, columns=["case", "ended", "requests", "found_done", "done", "lost", "twice", "seconds",
                                         "peak_mb"])  # fmt: skip
     peak = table.set_index("case").peak_mb.to_dict()
@@ -80,11 +83,12 @@ def generate(run):
 def sampling(run):
     """What does each way of sampling cost, against taking the likeliest token?"""
     llm = run.engine(**engines.limits(run))
-    count, answer = (run.size(64, 16), run.size(64, 16)) if run.machine.gpus else (run.size(32, 8), run.size(32, 8))
+    count, answer = run.size(64 if run.machine.gpus else 32, 8), run.size(64 if run.machine.gpus else 24, 6)
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
-    few = requests[: max(4, count // contests.BEAMS)]  # with its beams as many sequences as the others
-    run.setting(requests=count, input_tokens=100, output_tokens=answer, beam_requests=len(few), repeats=run.repeats)
+    few = requests[: count // contests.BEAMS]  # with its beams as many sequences as the others
+    run.setting(requests=count, input_tokens=100, output_tokens=answer, few_requests=len(few), repeats=run.repeats)
     contestants = {name: contests.of_sampler(llm, requests, how) for name, how in contests.SAMPLERS.items()}
+    contestants["n_4"] = contests.of_sampler(llm, few, {"temperature": 1.0, "n": contests.BEAMS})
     contestants["greedy_few"] = contests.of_sampler(llm, few, {"temperature": 0.0})
     contestants["beam_search_few"] = contests.of_beam_search(llm, few)
     because = "a sort of the logits is little work beside reading the weights"
@@ -92,10 +96,9 @@ def sampling(run):
     warmups = run.size(full=1, smoke=0)
     run.step(f"{len(contestants)} ways in turn, {warmups} warm-ups and {run.repeats} rounds")
     found = timing.alternate(contestants, run.repeats, warmups)
-    # Each way answers all, n_4 four times; two ways answer few.
-    run.count((run.repeats + warmups) * answer * ((len(contests.SAMPLERS) + 3) * count + 2 * len(few)))
+    run.count((run.repeats + warmups) * answer * ((len(contests.SAMPLERS) + 1) * count + 2 * len(few)))
     table = pd.DataFrame(
-        {"sampler": name, "requests": len(few) if name.endswith("few") else count, "output_tok_s": rates.median,
+        {"sampler": name, "requests": count if name in contests.SAMPLERS else len(few), "output_tok_s": rates.median,
          "spread_pct": rates.spread_pct,
          "x_greedy": rates.median / found["greedy_few" if name.endswith("few") else "greedy"].median}
         for name, rates in found.items()
@@ -115,33 +118,39 @@ def throughput(run):
     """Is the runner as fast as vLLM's own benchmark on the same prompts?"""
     options = engines.limits(run)
     llm = run.engine(**options)
-    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(256, 24))
+    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
+    rounds, warmups = run.size(5, 1), run.size(1, 0)
     drawn = offline_prompts.chat(llm.get_tokenizer(), 2 * count, 1000, scale)
     # The benchmark leaves out what has less than four tokens in or out.
     requests = [r for r in drawn if min(r.prompt_tokens, r.output_tokens) >= 4][:count]
     tokens = sum(request.output_tokens for request in requests)
-    run.setting(requests=count, output_tokens=tokens, scale=scale, temperature=1.0, repeats=run.repeats, warmups=1)
-    run.step(f"{count} requests, one way after the other, a warm-up and {run.repeats} rounds")
-    found = timing.alternate(
-        {
-            "vllm bench throughput, this engine": contests.of_benchmark(llm, requests),
-            "batch_runner.py": contests.of_runner(llm, requests, run.logs),
-        },
-        run.repeats,
-    )
-    run.count(2 * (run.repeats + 1) * tokens)
-    rows = [{"tool": name, "output_tok_s": r.median, "spread_pct": r.spread_pct} for name, r in found.items()]
+    run.setting(requests=count, output_tokens=tokens, scale=scale, temperature=1.0, repeats=rounds, warmups=warmups)
+    because = "the same steps of the same engine; a file is little work beside them"
+    run.predict("tokens/s of the runner over the benchmark", 1.0, "x", because=because)
+    run.step(f"{count} requests, one way after the other, {warmups} warm-up and {rounds} rounds")
+    benchmark, runner = contests.of_benchmark(llm, requests), contests.of_runner(llm, requests, run.logs)
+    contestants = {"vllm bench throughput, this engine": benchmark, "batch_runner.py": runner}
+    found = timing.alternate(contestants, rounds, warmups)
+    run.count(2 * (rounds + warmups) * tokens)
+    rows = [
+        {"tool": name, "output_tok_s": r.median, "spread_pct": r.spread_pct, "steps": contestants[name].steps,
+         "outside_steps_pct": contestants[name].outside_steps_pct}
+        for name, r in found.items()
+    ]  # fmt: skip
     if not run.smoke:
         tokenizer = llm.get_tokenizer()
         models.close_engine()
         run.step("vllm bench throughput, the command")
         rate = contests.of_benchmark_command(run, requests, tokenizer, **options, enable_prefix_caching=False)
-        rows.insert(1, {"tool": "vllm bench throughput, the command", "output_tok_s": rate, "spread_pct": None})
+        rows.insert(1, {"tool": "vllm bench throughput, the command", "output_tok_s": rate})
     table = pd.DataFrame(rows)
     table["difference_pct"] = (table.output_tok_s / table.output_tok_s[0] - 1) * 100
+    ratio = table.output_tok_s.iloc[-1] / table.output_tok_s[0]
+    run.measured("tokens/s of the runner over the benchmark", ratio)
     run.reading(
-        f"From file to file the runner makes {table.output_tok_s.iloc[-1] / table.output_tok_s[0] * 100:.1f} % of the "
-        "tokens per second that vLLM's benchmark makes of the same prompts in memory."
+        f"From file to file the runner makes {ratio * 100:.1f} % of the tokens per second that vLLM's benchmark makes "
+        f"of the same prompts in memory. Outside the engine's steps it spends {table.outside_steps_pct.iloc[-1]:.1f} % "
+        f"of its time, the benchmark {table.outside_steps_pct[0]:.1f} %."
     )
     return table
 
@@ -151,7 +160,7 @@ def batch_size(run):
     """How many requests should run at once?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
     largest, answer = engines.slots(run), run.size(full=48, smoke=16)
-    sizes = [size for size in run.size((1, 4, 16, 64, 256, 512), (1, 16, 64)) if size <= largest]
+    sizes = [size for size in run.size((1, 4, 16, 64, 256, 512), (1, 16)) if size <= largest]
     count = {size: max(8, 2 * size) if size < 256 else size for size in sizes}
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(128, answer)] * max(count.values()))
     run.setting(input_tokens=128, output_tokens=answer, repeats=run.repeats)
@@ -203,13 +212,14 @@ def sorted_or_not(run):
     """Does the order of a batch matter?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
     tokenizer, places = llm.get_tokenizer(), engines.slots(run) // 4
-    scale = 0.25 if run.machine.gpus else 0.125
-    orders = contests.orders(offline_prompts.chat(tokenizer, run.size(4, 2) * places, 2000, scale))
+    scale = 0.25 if run.machine.gpus else run.size(0.125, 0.05)
+    count = run.size(4 if run.machine.gpus else 3, 1) * places
+    orders = contests.orders(offline_prompts.chat(tokenizer, count, 2000, scale))
     steps = {name: contests.steps_of([r.output_tokens for r in order], places) for name, order in orders.items()}
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else (run.size(6, 4), run.size(640, 400), 4)
+    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else run.size((5, 640, 4), (3, 256, 2))
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size
@@ -257,11 +267,11 @@ def max_model_len(run):
     """What does a larger max_model_len cost?"""
     limit = run.model.config["max_position_embeddings"]
     values = (
-        run.size((256, 512, 1024, 2048), (512, 2048))
+        run.size((256, 1024, 2048), (512, 2048))
         if not run.machine.gpus
         else (engines.limits(run)["max_model_len"], limit)
     )
-    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
+    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(64, 8))
     drawn = lengths.sample(10_000, limit=100_000)
     run.setting(requests=count, scale=scale, repeats=run.repeats, refused_of=len(drawn))
     because = "blocks are handed out as tokens come: the limit reserves nothing"
@@ -272,7 +282,7 @@ def max_model_len(run):
         requests = requests or offline_prompts.chat(llm.get_tokenizer(), count, min(values), scale)
         cache = llm.llm_engine.vllm_config.cache_config
         run.step(f"max_model_len {value:,}: warming up")
-        engines.serve(llm, requests)
+        engines.serve(llm, requests[: run.size(count, 1)])
         rounds = engines.in_turn(run, {f"max_model_len {value:,}": partial(engines.serve, llm, requests)}).popitem()[1]
         run.count(sum(served.output_tokens for served in rounds))
         tokens = cache.num_gpu_blocks * cache.block_size
@@ -307,7 +317,7 @@ def scale_out(run):
     run.step("installing what Ray needs, once")
     packages.ensure(chapter.folder)
     llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
-    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 600, smoke=24))
+    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 400, smoke=12))
 
 
 @chapter.experiment

@@ -14,7 +14,7 @@ from pathlib import Path
 import batch_runner
 from batch_job import BatchJob
 
-from common import serving
+from common import models, serving
 from common.problems import Problem
 
 
@@ -108,10 +108,10 @@ def resident_kb(name: str) -> int:
 
 
 def write_short(file: Path, count: int) -> None:
-    """A file of `count` short prompts of which all differ."""
+    """A file of `count` short prompts, as token ids: a number for the program to read, and little for the model."""
     with file.open("w") as output:
         for number in range(count):
-            output.write(f'{{"prompt": "{number}", "max_tokens": 1}}\n')
+            output.write(f'{{"prompt_token_ids": [{number % 10_000}]}}\n')
 
 
 def with_runner(llm, prompts: Path, answers: Path, on_progress: Callable) -> None:
@@ -126,19 +126,21 @@ def all_at_once(llm, prompts: Path) -> None:
     """What one writes first: read all, give all to `generate`, keep all."""
     from vllm import SamplingParams
 
-    asked = [json.loads(line)["prompt"] for line in prompts.read_text().splitlines()]
+    asked = [json.loads(line) for line in prompts.read_text().splitlines()]
     llm.generate(asked, SamplingParams(temperature=0.0, max_tokens=1), use_tqdm=False)
 
 
-def memory_rows(run, model) -> list[dict]:
+def memory_rows(run) -> list[dict]:
     """The peak of the runner's memory for a short and a long file, and of giving all prompts to `generate` at once.
 
-    In this process, on one engine whose KV cache is small and full before the first measurement.
+    In this process, on one engine whose KV cache is small and full before the first measurement. The model is the
+    smallest there is, course-lm's draft: what is measured is the program around it.
     """
     from offline_engines import in_process_engine
 
     counts = {"runner": run.size((1000, 100_000), (100, 1000)), "all_at_once": run.size((1000, 10_000), (100, 1000))}
-    llm = in_process_engine(run, model=model, enforce_eager=True, block_size=32, kv_cache_memory_bytes=2**25)
+    draft = models.Model("course-lm's draft", str(models.DRAFT), "trained")
+    llm = in_process_engine(run, model=draft, enforce_eager=True, block_size=32, kv_cache_memory_bytes=2**23)
     prompts, answers = run.logs / "short.jsonl", run.logs / "short.answers.jsonl"
     rows = []
     for name, sizes in {"warm-up": (run.size(2000, 200),), **counts}.items():

@@ -37,7 +37,7 @@ def evaluate(run, llm, each: int) -> pd.DataFrame:
     prompts = [corpus.prompt_of(example) for example in examples]
     greedy = SamplingParams(temperature=0.0, max_tokens=200)
     run.setting(examples_per_skill=each, max_tokens=200, temperature=0.0)
-    few = [prompts[place] for place in range(0, len(prompts), max(1, len(prompts) // 24))]
+    few = [prompts[place] for place in range(0, len(prompts), max(1, len(prompts) // run.size(24, 6)))]
     run.step(f"{len(few)} examples, one at a time")
     alone_s = timing.seconds(lambda: [llm.generate(prompt, greedy, use_tqdm=False) for prompt in few]) / len(few)
     llm.reset_prefix_cache()
@@ -91,7 +91,8 @@ def term_pairs(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
 
 def search(run, llm) -> pd.DataFrame:
     """Forty questions to the lessons' sections, by words, by vectors, and by both; in the short form those on one."""
-    documents = lesson_search.pieces(run.size(chapters(), chapters()[:1]))
+    # The questions are on chapters 0 to 4: what is written after them does not change the figures.
+    documents = lesson_search.pieces(chapters()[:5])[: run.size(None, 32)]
     keys = {piece.key for piece in documents}
     asked = [question for question in lesson_search.questions() if question.answers & keys]
     texts = [f"{piece.section}\n\n{piece.text}" for piece in documents]
@@ -99,7 +100,7 @@ def search(run, llm) -> pd.DataFrame:
     chance = 5 / len(keys) * 100
     run.predict("first five by chance", chance, "%", because=f"five of {len(keys)} sections")
     run.step("embedding one piece at a time")
-    few = texts[:: max(1, len(texts) // 40)]
+    few = texts[:: max(1, len(texts) // run.size(24, 8))]
     alone_s = timing.seconds(lambda: [embed(llm, [text]) for text in few]) / len(few)
     llm.reset_prefix_cache()
     run.step(f"embedding {len(texts)} pieces in one batch")

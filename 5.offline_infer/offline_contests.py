@@ -3,8 +3,10 @@
 import heapq
 import json
 import random
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,8 +20,44 @@ from common.problems import Problem
 # ------------------------------------------------------------------------- the runner, and vLLM's own benchmark
 
 
-def of_runner(llm, requests: Sequence[Request], folder: Path) -> Callable[[], float]:
-    """A measurement of batch_runner.py's loop, from opening the file to the last line written; output tokens/s."""
+class Watched:
+    """A way to answer a batch, called for its tokens per second, that also knows how long the engine's steps took.
+
+    `serve` answers the batch once and returns the seconds that it took.
+    """
+
+    def __init__(self, llm, tokens: int, serve: Callable[[], float]):
+        self.llm, self.tokens, self.serve = llm, tokens, serve
+        self.steps, self.outside = 0, []
+
+    def __call__(self) -> float:
+        self.llm.reset_prefix_cache()
+        engine, durations = self.llm.llm_engine, []
+        step = engine.step
+
+        def timed() -> list:
+            start = time.perf_counter()
+            outputs = step()
+            durations.append(time.perf_counter() - start)
+            return outputs
+
+        engine.step = timed
+        try:
+            seconds = self.serve()
+        finally:
+            del engine.step  # the class's own is there again
+        self.steps = len(durations)
+        self.outside.append((1 - sum(durations) / seconds) * 100)
+        return self.tokens / seconds
+
+    @property
+    def outside_steps_pct(self) -> float:
+        """Share of the time that was not spent in a step of the engine, the median of all calls."""
+        return statistics.median(self.outside)
+
+
+def of_runner(llm, requests: Sequence[Request], folder: Path) -> Watched:
+    """batch_runner.py's loop, from opening the file to the last line written."""
     from vllm import SamplingParams
 
     prompts, answers = folder / "throughput.jsonl", folder / "throughput.answers.jsonl"
@@ -27,38 +65,34 @@ def of_runner(llm, requests: Sequence[Request], folder: Path) -> Callable[[], fl
     sampling = SamplingParams(temperature=1.0, ignore_eos=True)  # what the benchmark takes
     tokens = sum(request.output_tokens for request in requests)
 
-    def measure() -> float:
+    def serve() -> float:
         for file in (answers, answers.with_suffix(".errors.jsonl"), answers.with_suffix(".job.json")):
             file.unlink(missing_ok=True)
-        llm.reset_prefix_cache()
+        start = time.perf_counter()
+        with BatchJob(prompts, answers, {"throughput": True}) as job:
+            progress = answer_job(llm, job, sampling)
+        seconds = time.perf_counter() - start
+        if progress.failed or progress.output_tokens != tokens:
+            raise Problem(f"{progress.failed} prompts failed, {progress.output_tokens} tokens came.", "Report it.")
+        return seconds
 
-        def work() -> None:
-            with BatchJob(prompts, answers, {"throughput": True}) as job:
-                progress = answer_job(llm, job, sampling)
-            if progress.failed or progress.output_tokens != tokens:
-                raise Problem(f"{progress.failed} prompts failed, {progress.output_tokens} tokens came.", "Report it.")
-
-        return tokens / timing.seconds(work)
-
-    return measure
+    return Watched(llm, tokens, serve)
 
 
-def of_benchmark(llm, requests: Sequence[Request]) -> Callable[[], float]:
-    """A measurement by the function that `vllm bench throughput` calls and times, on an engine that runs already."""
+def of_benchmark(llm, requests: Sequence[Request]) -> Watched:
+    """The function that `vllm bench throughput` calls and times, on an engine that runs already."""
     from vllm.benchmarks.datasets import SampleRequest
     from vllm.benchmarks.throughput import _run_vllm_requests
 
     asked = [SampleRequest(r.prompt, r.prompt_tokens, r.output_tokens) for r in requests]
-    tokens = sum(request.output_tokens for request in requests)
 
-    def measure() -> float:
-        llm.reset_prefix_cache()
+    def serve() -> float:
         seconds, _ = _run_vllm_requests(
             llm, asked, n=1, disable_detokenize=False, do_profile=False, prequeue_requests=False, enable_lora=False
         )
-        return tokens / seconds
+        return seconds
 
-    return measure
+    return Watched(llm, sum(request.output_tokens for request in requests), serve)
 
 
 def of_benchmark_command(run, requests: Sequence[Request], tokenizer, **engine: object) -> float:
@@ -143,9 +177,8 @@ SAMPLERS: dict[str, dict] = {
     "repetition_penalty": {"temperature": 0.0, "repetition_penalty": 1.1},
     "logprobs_5": {"temperature": 0.0, "logprobs": 5},
     "a_seed_each": {"temperature": 1.0, "seed": 1},
-    "n_4": {"temperature": 1.0, "n": 4},
 }
-BEAMS = 4
+BEAMS = 4  # and the answers to each prompt of n_4
 
 
 def of_sampler(llm, requests: Sequence[Request], settings: dict) -> Callable[[], float]:

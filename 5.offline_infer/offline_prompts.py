@@ -1,5 +1,6 @@
 """Prompts for the experiments: lessons cut to the lengths of a chat service, and the files that tools want them in."""
 
+import functools
 import json
 import random
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ class Request:
     output_tokens: int
 
 
+@functools.cache
 def lesson_tokens(tokenizer) -> list[int]:
     """All lessons as one row of tokens."""
     return tokenizer.encode("\n\n".join(piece.text for piece in pieces()), add_special_tokens=False)

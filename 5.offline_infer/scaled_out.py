@@ -100,14 +100,14 @@ def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
     prompts = run.logs / "scale.jsonl"
     offline_prompts.write_questions(prompts, asked)
     run.setting(requests=count, max_tokens=MAX_TOKENS, model=model.name)
-    more = len(run.machine.gpus) > 1
+    more, workers = len(run.machine.gpus) > 1, run.size(full=2, smoke=1)
     because = "each has a GPU of its own" if more else "they share what the one engine has for itself"
-    run.predict("tokens/s with two workers over one", 2.0 if more else 1.0, "x", because=because)
+    run.predict("tokens/s on Ray Data over one engine", 2.0 if more else 1.0, "x", because=because)
     run.step(f"{count} prompts: batch_runner")
     found = {"batch_runner": of_runner(run, llm, prompts)}
     models.close_engine()  # its memory and its cores are the workers'
-    run.step(f"{count} prompts: Ray Data, two workers")
-    found["ray_data"] = of_ray(run, model, prompts, workers=2)
+    run.step(f"{count} prompts: Ray Data, workers: {workers}")
+    found["ray_data"] = of_ray(run, model, prompts, workers)
     if not run.smoke:  # it starts three processes, which takes half a minute
         run.step(f"{count} prompts: vllm run-batch")
         found["run_batch"] = of_run_batch(run, model, asked)
@@ -118,10 +118,10 @@ def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
         columns = ("workers", "seconds", "ready_s", "answer_s", "output_tok_s")
         rows.append({"way": name} | {c: cell.get(c) for c in columns} | {"same_pct_runner": same})
     table = pd.DataFrame(rows)
-    one, two = (table.set_index("way").loc[name] for name in ("batch_runner", "ray_data"))
-    run.measured("tokens/s with two workers over one", two.output_tok_s / one.output_tok_s)
+    one, ray = (table.set_index("way").loc[name] for name in ("batch_runner", "ray_data"))
+    run.measured("tokens/s on Ray Data over one engine", ray.output_tok_s / one.output_tok_s)
     run.reading(
-        f"Two workers answer after {two.ready_s:.0f} s of starting, and make {two.output_tok_s / one.output_tok_s:.2f} "
+        f"Ray Data answers after {ray.ready_s:.0f} s of starting, and makes {ray.output_tok_s / one.output_tok_s:.2f} "
         f"times the tokens per second of one engine. Each way gives the runner's answer to "
         f"{table.same_pct_runner.min():.1f} % of the prompts or more."
     )

@@ -361,7 +361,7 @@ class FakeEngine:
             asked = self.running.pop(name)
             if asked.get("prompt") == "number 13":
                 raise KeyboardInterrupt
-            answer = SimpleNamespace(text=f"<{asked['prompt']}>", finish_reason="stop", token_ids=[1, 2, 3])
+            answer = SimpleNamespace(text=f"<{asked.get('prompt')}>", finish_reason="stop", token_ids=[1, 2, 3])
             yield SimpleNamespace(request_id=name, outputs=[answer], prompt_token_ids=[1])
 
     def abort_request(self, names, internal):
