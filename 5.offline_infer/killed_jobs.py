@@ -140,7 +140,8 @@ def memory_rows(run) -> list[dict]:
 
     counts = {"runner": run.size((1000, 100_000), (100, 1000)), "all_at_once": run.size((1000, 10_000), (100, 1000))}
     draft = models.Model("course-lm's draft", str(models.DRAFT), "trained")
-    llm = in_process_engine(run, model=draft, enforce_eager=True, block_size=32, kv_cache_memory_bytes=2**23)
+    small = {"max_num_seqs": 256, "block_size": 32, "kv_cache_memory_bytes": 2**23}
+    llm = in_process_engine(run, model=draft, enforce_eager=True, **small)
     prompts, answers = run.logs / "short.jsonl", run.logs / "short.answers.jsonl"
     rows = []
     for name, sizes in {"warm-up": (run.size(2000, 200),), **counts}.items():
