@@ -129,7 +129,7 @@ def throughput(run):
     run.predict("tokens/s of the runner over the benchmark", 1.0, "x", because=because)
     run.step(f"{count} requests, one way after the other, {warmups} warm-up and {rounds} rounds")
     benchmark, runner = contests.of_benchmark(llm, requests), contests.of_runner(llm, requests, run.logs)
-    contestants = {"vllm bench throughput, this engine": benchmark, "batch_runner.py": runner}
+    contestants = {"benchmark": benchmark, "batch_runner": runner}
     found = timing.alternate(contestants, rounds, warmups)
     run.count(2 * (rounds + warmups) * tokens)
     rows = [
@@ -142,7 +142,7 @@ def throughput(run):
         models.close_engine()
         run.step("vllm bench throughput, the command")
         rate = contests.of_benchmark_command(run, requests, tokenizer, **options, enable_prefix_caching=False)
-        rows.insert(1, {"tool": "vllm bench throughput, the command", "output_tok_s": rate})
+        rows.insert(1, {"tool": "benchmark_command", "output_tok_s": rate})
     table = pd.DataFrame(rows)
     table["difference_pct"] = (table.output_tok_s / table.output_tok_s[0] - 1) * 100
     ratio = table.output_tok_s.iloc[-1] / table.output_tok_s[0]
