@@ -574,3 +574,32 @@ def test_steps_of_an_order():
     steps_of = load(FOLDER / "offline_contests.py").steps_of
     assert steps_of([5, 5, 5, 5], 2) == 10
     assert steps_of([1, 1, 1, 9], 2) == 10 and steps_of([9, 1, 1, 1], 2) == 9
+
+
+def test_the_time_outside_the_engines_steps_is_counted():
+    class Engine:
+        def step(self):
+            time.sleep(0.03)
+            return ["an output"]
+
+    engine = Engine()
+    llm = SimpleNamespace(llm_engine=engine, reset_prefix_cache=lambda: None)
+
+    def serve() -> float:
+        start = time.perf_counter()
+        assert engine.step() + engine.step() == ["an output"] * 2
+        time.sleep(0.03)
+        return time.perf_counter() - start
+
+    watched = load(FOLDER / "offline_contests.py").Watched(llm, 90, serve)
+    assert 700 < watched() < 1010  # 90 tokens in 0.09 s
+    assert watched.steps == 2 and 25 < watched.outside_steps_pct < 45
+    assert "step" not in vars(engine)  # as it was
+
+
+def test_a_prompts_own_limit_is_its_alone(tmp_path):
+    engine, params = FakeEngine(), sampling()
+    file = write(tmp_path / "p.jsonl", {"prompt": "a", "max_tokens": 3}, {"prompt": "b"})
+    with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
+        RUNNER.run(engine, job, params)
+    assert engine.limits == [3, 9] and params.max_tokens == 9
