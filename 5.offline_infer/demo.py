@@ -71,7 +71,7 @@ def generate(run):
     peak = table.set_index("case").peak_mb.to_dict()
     run.measured("memory, the long file less the short one", peak["runner_2"] - peak["runner_1"])
     run.reading(
-        f"{count:,} prompts, {kills} kills: {counted['once']:,} answered once, {counted['lost']} lost, "
+        f"{count:,} prompts, killed at {starts[0].done:,}: {counted['once']:,} answered once, {counted['lost']} lost, "
         f"{counted['twice']} twice. The runner took {peak['runner_1']:.0f} MB for its short file and "
         f"{peak['runner_2']:.0f} for the long one; all at once took {peak['all_at_once_1']:.0f} and "
         f"{peak['all_at_once_2']:.0f}."
@@ -83,7 +83,7 @@ def generate(run):
 def sampling(run):
     """What does each way of sampling cost, against taking the likeliest token?"""
     llm = run.engine(**engines.limits(run))
-    count, answer = run.size(64 if run.machine.gpus else 32, 8), run.size(64 if run.machine.gpus else 24, 6)
+    count, answer = run.size(64 if run.machine.gpus else 32, 8), run.size(64 if run.machine.gpus else 16, 6)
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
     few = requests[: count // contests.BEAMS]  # with its beams as many sequences as the others
     run.setting(requests=count, input_tokens=100, output_tokens=answer, few_requests=len(few), repeats=run.repeats)
@@ -119,7 +119,7 @@ def throughput(run):
     options = engines.limits(run)
     llm = run.engine(**options)
     scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
-    rounds, warmups = run.size(5, 1), run.size(1, 0)
+    rounds, warmups = run.size(5 if run.machine.gpus else 3, 1), run.size(1, 0)
     drawn = offline_prompts.chat(llm.get_tokenizer(), 2 * count, 1000, scale)
     # The benchmark leaves out what has less than four tokens in or out.
     requests = [r for r in drawn if min(r.prompt_tokens, r.output_tokens) >= 4][:count]
@@ -159,7 +159,7 @@ def throughput(run):
 def batch_size(run):
     """How many requests should run at once?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
-    largest, answer = engines.slots(run), run.size(full=48, smoke=16)
+    largest, answer = engines.slots(run), run.size(full=48 if run.machine.gpus else 32, smoke=16)
     sizes = [size for size in run.size((1, 4, 16, 64, 256, 512), (1, 16)) if size <= largest]
     count = {size: max(8, 2 * size) if size < 256 else size for size in sizes}
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(128, answer)] * max(count.values()))
@@ -219,7 +219,7 @@ def sorted_or_not(run):
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else run.size((5, 640, 4), (3, 256, 2))
+    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else run.size((4, 640, 4), (3, 256, 2))
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size
