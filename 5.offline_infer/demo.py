@@ -213,7 +213,7 @@ def sorted_or_not(run):
     llm = engines.in_process_engine(run, **engines.limits(run))
     tokenizer, places = llm.get_tokenizer(), engines.slots(run) // 4
     scale = 0.25 if run.machine.gpus else run.size(0.125, 0.05)
-    count = run.size(4 if run.machine.gpus else 3, 1) * places
+    count = run.size(4 if run.machine.gpus else 2, 1) * places
     orders = contests.orders(offline_prompts.chat(tokenizer, count, 2000, scale))
     steps = {name: contests.steps_of([r.output_tokens for r in order], places) for name, order in orders.items()}
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
@@ -266,31 +266,32 @@ def sorted_or_not(run):
 def max_model_len(run):
     """What does a larger max_model_len cost?"""
     limit = run.model.config["max_position_embeddings"]
-    values = (
-        run.size((256, 1024, 2048), (512, 2048))
-        if not run.machine.gpus
-        else (engines.limits(run)["max_model_len"], limit)
-    )
-    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(64, 8))
+    gpu = bool(run.machine.gpus)
+    values = (engines.limits(run)["max_model_len"], limit) if gpu else run.size((256, 2048), (512, 2048))
+    visits = 1 if gpu else run.size(2, 1)  # in turn, where a machine is restless and an engine starts in seconds
+    scale, count = (0.5, run.size(256, 64)) if gpu else (0.125, run.size(48, 8))
     drawn = lengths.sample(10_000, limit=100_000)
-    run.setting(requests=count, scale=scale, repeats=run.repeats, refused_of=len(drawn))
+    run.setting(requests=count, scale=scale, repeats=visits * run.repeats, refused_of=len(drawn))
     because = "blocks are handed out as tokens come: the limit reserves nothing"
     run.predict("tokens/s at the largest over the smallest", 1.0, "x", because=because)
-    rows, requests = [], []
-    for value in values:
+    rounds, blocks, requests = {value: [] for value in values}, {}, []
+    for value in values * visits:
         llm = engines.in_process_engine(run, **engines.limits(run) | {"max_model_len": value})
         requests = requests or offline_prompts.chat(llm.get_tokenizer(), count, min(values), scale)
         cache = llm.llm_engine.vllm_config.cache_config
+        blocks[value] = cache.num_gpu_blocks
         run.step(f"max_model_len {value:,}: warming up")
         engines.serve(llm, requests[: run.size(count, 1)])
-        rounds = engines.in_turn(run, {f"max_model_len {value:,}": partial(engines.serve, llm, requests)}).popitem()[1]
-        run.count(sum(served.output_tokens for served in rounds))
-        tokens = cache.num_gpu_blocks * cache.block_size
+        rounds[value] += engines.in_turn(run, {value: partial(engines.serve, llm, requests)})[value]
+    run.count(sum(served.output_tokens for taken in rounds.values() for served in taken))
+    rows = []
+    for value, taken in rounds.items():
+        tokens = blocks[value] * cache.block_size
         refused = sum(size.input_tokens >= value for size in drawn) / len(drawn) * 100
         cut = sum(size.input_tokens < value < size.input_tokens + size.output_tokens for size in drawn)
-        rows.append({"max_model_len": value, "blocks": cache.num_gpu_blocks, "kv_tokens": tokens,
-                     "full_requests": tokens / value, "output_tok_s": engines.median(rounds, "output_tok_s"),
-                     "spread_pct": engines.spread_pct(rounds), "refused_pct": refused,
+        rows.append({"max_model_len": value, "blocks": blocks[value], "kv_tokens": tokens,
+                     "full_requests": tokens / value, "output_tok_s": engines.median(taken, "output_tok_s"),
+                     "spread_pct": engines.spread_pct(taken), "refused_pct": refused,
                      "cut_pct": cut / len(drawn) * 100})  # fmt: skip
     table = pd.DataFrame(rows)
     first, last = table.iloc[0], table.iloc[-1]
@@ -308,7 +309,7 @@ def max_model_len(run):
 def evaluate(run):
     """How does one score a model on thousands of examples?"""
     llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
-    return lesson_tables.evaluate(run, llm, each=run.size(full=100, smoke=4))
+    return lesson_tables.evaluate(run, llm, each=run.size(full=100 if run.machine.gpus else 60, smoke=4))
 
 
 @chapter.experiment

@@ -108,7 +108,7 @@ def search(run, llm) -> pd.DataFrame:
     batch_s = timing.seconds(lambda: found.append(embed(llm, texts)))
     vectors, queries = found[0], embed(llm, [question.text for question in asked])
     run.step("training a head on the corpus of course-lm")
-    left, right = term_pairs(run.size(full=3000, smoke=200))
+    left, right = term_pairs(run.size(full=2000, smoke=200))
     steps = run.size(full=300, smoke=20)
     run.setting(pairs=len(left), head_steps=steps)
     centre = vectors.mean(axis=0)
