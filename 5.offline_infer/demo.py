@@ -118,7 +118,7 @@ def throughput(run):
     """Is the runner as fast as vLLM's own benchmark on the same prompts?"""
     options = engines.limits(run)
     llm = run.engine(**options)
-    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(96, 24))
+    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
     rounds, warmups = run.size(5 if run.machine.gpus else 3, 1), run.size(1, 0)
     drawn = offline_prompts.chat(llm.get_tokenizer(), 2 * count, 1000, scale)
     # The benchmark leaves out what has less than four tokens in or out.
@@ -269,7 +269,7 @@ def max_model_len(run):
     gpu = bool(run.machine.gpus)
     values = (engines.limits(run)["max_model_len"], limit) if gpu else run.size((256, 2048), (512, 2048))
     visits = 1 if gpu else run.size(2, 1)  # in turn, where a machine is restless and an engine starts in seconds
-    scale, count = (0.5, run.size(256, 64)) if gpu else (0.125, run.size(40, 8))
+    scale, count = (0.5, run.size(256, 64)) if gpu else (0.125, run.size(48, 8))
     drawn = lengths.sample(10_000, limit=100_000)
     run.setting(requests=count, scale=scale, repeats=visits * run.repeats, refused_of=len(drawn))
     because = "blocks are handed out as tokens come: the limit reserves nothing"
@@ -318,7 +318,7 @@ def scale_out(run):
     run.step("installing what Ray needs, once")
     packages.ensure(chapter.folder)
     llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
-    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 200, smoke=12))
+    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 400, smoke=12))
 
 
 @chapter.experiment
