@@ -31,6 +31,7 @@ from jinja2 import TemplateError
 from no_orphans import no_orphans
 
 from common import hardware, models
+from common.engine_core import wait_for_output
 from common.problems import Problem, explain, first_line
 
 CHANGE_ANSWERS = ("dtype", "hf_overrides", "kv_cache_dtype", "quantization", "revision")  # engine options that may
@@ -120,6 +121,7 @@ def run(
                 running[request] = prompt
             if not running and exhausted:
                 break
+            wait_for_output(engine.engine_core)
             for output in engine.step():
                 prompt, answer = running.pop(output.request_id), output.outputs[0]
                 tokens = len(output.prompt_token_ids or ())
