@@ -342,6 +342,7 @@ class FakeEngine:
     def __init__(self, max_num_seqs: int = 4):
         self.llm_engine = self
         self.renderer = self
+        self.engine_core = None  # no process of its own
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=max_num_seqs))
         self.running, self.most, self.aborted, self.limits = {}, 0, [], []
 
