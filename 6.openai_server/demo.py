@@ -1,0 +1,373 @@
+"""6.openai_server: serving the OpenAI API
+
+The question: what does a client get from `vllm serve`, and what does the server do with everything that clients send?
+
+Background. vLLM speaks the HTTP interface that OpenAI made common: an application that works with their service works
+with yours after a change of its base URL. Behind it stand an API server, which turns JSON into tokens and tokens into
+events, and the engine of chapters 2 and 4. This chapter calls every endpoint by its official clients, looks at the
+bytes of a stream, forces answers into a form, runs tools, changes adapters in full service, puts load on the server and
+holds the figures against vLLM's own benchmark, and sends it whatever clients send by mistake.
+
+Experiments whose answers count run on course-lm; where speed counts, the model with a GPU is a published shape with
+random weights. To copy:
+
+  make demo CH=6                                        all experiments
+  make demo CH=6 ARGS='--only endpoints --present'      one experiment, step by step, for a room
+  make demo CH=6 ARGS='--only load'                     our load generator and `vllm bench serve`, on one server
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import adapters_under_load
+import api_tour
+import client_errors
+import constraints
+import kept_servers
+import load_shapes
+import pandas as pd
+import sse_clients
+import tool_loop
+from bench_client import BenchClient
+from openai import OpenAI
+
+from common import lengths, timing
+from common import load as load_generator
+from common.chapter import Chapter
+from common.timing import Repeats
+
+chapter = Chapter(__file__, speed=True)
+
+
+@chapter.experiment(compact=True)
+def endpoints(run):
+    """Which endpoints does the server have, and what do the official clients get from them?"""
+    kept_servers.start(run, "pooling")
+    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
+    pooling = kept_servers.kept(run, "pooling")
+    tour = api_tour.Tour(run, server, model)
+    run.step("calling")
+    api_tour.python_clients(tour)
+    api_tour.embeddings(tour, pooling)
+    api_tour.with_curl(tour)
+    api_tour.with_node(tour, pooling)
+    table = pd.DataFrame(tour.rows)
+    run.reading(
+        f"{table.endpoint.nunique()} endpoints answered {table.client.nunique()} clients in {len(table)} calls: "
+        f"{', '.join(table.client.unique())}."
+    )
+    return table
+
+
+@chapter.experiment(compact=True)
+def tools(run):
+    """How does a model call a function, and how often is the call right?"""
+    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+    question, rows = "What is 123 + 456?", []
+    for who, text, tokens in [("user", question, 0), *tool_loop.converse(client, model, question)]:
+        rows.append({"step": who, "answer": text, "output_tokens": run.count(tokens)})
+        run.show(who, text)
+    pieces, tokens = tool_loop.streamed_call(client, model, question)
+    rows.append({"step": "the same call, streamed", "answer": pieces, "output_tokens": run.count(tokens)})
+    count = run.size(full=200, smoke=8)
+    run.setting(requests=count, temperature=0.0)
+    for name, is_strict in (("free arguments", False), ("strict", True)):
+        run.step(f"{count} held-out requests, {name}")
+        rows.append({"step": name} | tool_loop.share_right(run, server, model, count, is_strict))
+    table = pd.DataFrame(rows)
+    shares = table.set_index("step")
+    run.reading(
+        f"Of {count} requests that need a function {shares.right_pct['strict']:.1f} % get the right call with strict "
+        f"arguments and {shares.right_pct['free arguments']:.1f} % without; {shares.valid_pct['strict']:.1f} and "
+        f"{shares.valid_pct['free arguments']:.1f} % can be parsed."
+    )
+    return table
+
+
+@chapter.experiment
+def structured(run):
+    """How many answers can a program use, with and without a constraint?"""
+    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
+    each = run.size(full=50, smoke=6)
+    run.setting(requests=each * len(constraints.MAKERS), temperature=0.0, max_tokens=100)
+    run.predict("valid with a constraint", 100.0, "%", because="tokens that the grammar forbids cannot be chosen")
+    rows = []
+    for kind in constraints.MAKERS:
+        asked = constraints.tasks(kind, each)
+        for constrained in (False, True) if kind not in ("json_compact", "json_spaced") else (True,):
+            run.step(f"{kind}, {each} requests, {'with' if constrained else 'without'} the constraint")
+            found = constraints.ask_all(run, server, model, asked, constrained)
+            rows.append({"kind": kind, "constrained": constrained, "requests": each} | found)
+    table = pd.DataFrame(rows)
+    mean, right = (
+        table.groupby("constrained")[["valid_pct"]].mean(),
+        table[table.constrained].set_index("kind").right_pct,
+    )
+    run.measured("valid with a constraint", mean.valid_pct[True])
+    run.reading(
+        f"Without a constraint {mean.valid_pct[False]:.1f} % of the answers are valid, with one "
+        f"{mean.valid_pct[True]:.1f} %. Valid is not right: the same JSON is right in {right['json_schema']:.0f}, "
+        f"{right['json_compact']:.0f} or {right['json_spaced']:.0f} %, as a schema or a grammar says where blanks are."
+    )
+    return table
+
+
+@chapter.experiment
+def lora(run):
+    """Do three models in one batch each answer as themselves, and does changing adapters disturb anybody?"""
+    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
+    questions, changes = run.size(full=40, smoke=4), run.size(full=8, smoke=2)
+    crowd = adapters_under_load.Crowd(run, server, model, questions)
+    run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
+    run.predict("failed requests while adapters change", 0, "requests", because="loading happens between two steps")
+    run.step("base, chinese and sql, in one batch")
+    with crowd.asking():
+        pass  # each of the questions once
+    rows = crowd.rows("in one batch")
+    run.step(f"the same, while an adapter is loaded and unloaded {changes} times")
+    with crowd.asking():
+        seconds = adapters_under_load.change(server, changes)
+    rows += crowd.rows("while adapters change")
+    run.step("the same, after an adapter was loaded into every slot")
+    adapters_under_load.fill(server, kept_servers.SLOTS - len(kept_servers.ADAPTERS) - changes)
+    with crowd.asking():
+        pass
+    rows += crowd.rows("every slot taken")
+    table = pd.DataFrame(rows)
+    base = table[table.adapter == "base"].set_index("case")
+    disturbed = table[table.case == "while adapters change"]
+    run.measured("failed requests while adapters change", disturbed.failed.sum())
+    run.setting(load_ms=Repeats(tuple(seconds)).median * 1e3)
+    run.reading(
+        f"{changes} adapters came and went; of {disturbed.requests.sum()} requests meanwhile {disturbed.failed.sum()} "
+        f"failed, and a load took {Repeats(tuple(seconds)).median * 1e3:.0f} ms. With every slot taken the base model "
+        f"answers {base.right_pct['every slot taken']:.0f} % right, before {base.right_pct['in one batch']:.0f}."
+    )
+    return table
+
+
+@chapter.experiment(compact=True)
+def bad_requests(run):
+    """What does the server say to every mistake of a client, and does it go on afterwards?"""
+    kept_servers.start(run, "pooling")
+    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run)
+    count, leaving = run.size(full=1000, smoke=100), run.size(full=20, smoke=4)
+    run.setting(connections=count, hang_ups=leaving)
+    run.step("one mistake after the other")
+    rows = client_errors.send_all(server, model.name, model.config["max_position_embeddings"])
+    run.step("clients that hang up")
+    rows.append(client_errors.hang_ups(server, model.name, leaving))
+    run.step(f"{count:,} connections")
+    rows.append(client_errors.silent(server, model.name, count))
+    rows.append(client_errors.many_at_once(server, model.name, count))
+    run.count(4 * len(rows))  # the good request after each, which is checked to have four tokens
+    rows += client_errors.keys(kept_servers.kept(run, "pooling"), model.name)
+    table = pd.DataFrame(rows)
+    tested = table[table.good_after.notna()]
+    run.reading(
+        f"After each of {len(tested)} mistakes the next good request was "
+        f"{'answered' if tested.good_after.all() else 'NOT always answered'}, and at most "
+        f"{tested.kv_usage_pct.max():.1f} % of the KV blocks were still held."
+    )
+    return table
+
+
+@chapter.experiment
+def streaming(run):
+    """What does a stream look like on the wire, and what does each client see of it?"""
+    server, tokens = kept_servers.kept(run, "plain"), run.size(full=100, smoke=20)
+    body = sse_clients.body_of(run.model.name, "Once upon a time", tokens)
+    run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=run.repeats)
+    short = sse_clients.raw_events(server, body | {"max_tokens": 3})
+    run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
+    seen: dict[str, list] = {}
+
+    def measured(name: str, ask) -> float:
+        stream, size = ask()
+        seen.setdefault(name, []).append((stream, size))
+        return stream.ttft_ms
+
+    run.step("one request after the other, through each client in turn")
+    before = sse_clients.server_side(server)
+    rounds = run.size(full=9, smoke=2)
+    asks = {name: partial(measured, name, ask) for name, ask in sse_clients.clients(server, body).items()}
+    ttft = timing.alternate(asks, rounds)
+    after = sse_clients.server_side(server)
+    run.count(tokens * len(asks) * (rounds + 1))
+    rows = []
+    for name, found in seen.items():
+        streams = [stream for stream, _ in found[1:]]
+        gaps = [gap for stream in streams for gap in stream.itl_ms]
+        rows.append({
+            "client": name, "ttft_ms": ttft[name].median, "itl_p50_ms": timing.percentile(gaps, 50),
+            "itl_p99_ms": timing.percentile(gaps, 99), "events": len(streams[-1].token_s), "output_tokens": tokens,
+            "bytes_per_token": found[-1][1] / tokens or None, "spread_pct": ttft[name].spread_pct,
+        })  # fmt: skip
+    means = [(after[name][0] - before[name][0]) / (after[name][1] - before[name][1]) * 1e3 for name in before]
+    rows.append({"client": "the server's own metrics, means", "ttft_ms": means[0], "itl_p50_ms": means[1]})
+    table = pd.DataFrame(rows)
+    first = table.iloc[0]
+    run.reading(
+        f"The first token is there after {first.ttft_ms:.1f} ms and each further one {first.itl_p50_ms:.2f} ms later; "
+        f"a token of about four letters travels in {first.bytes_per_token:.0f} bytes."
+    )
+    return table
+
+
+@chapter.experiment(compare="output_tok_s")
+def load(run):
+    """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
+    levels = run.size(full=[1, 4, 16, 64, 256], smoke=[1, 8])
+    output_tokens = 32
+    with (
+        BenchClient() as bench,
+        tempfile.TemporaryDirectory() as folder,
+        load_generator.clients(users=max(levels)) as clients,
+    ):
+        server = kept_servers.kept(run, "plain")
+        prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16))
+        target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
+        run.setting(
+            input_tokens=load_shapes.INPUT_TOKENS, output_tokens=output_tokens, warmups=1, repeats=run.repeats, seed=0
+        )
+        run.step("importing vllm bench serve")
+        bench.ready()
+        rows = []
+        for users in levels:
+            requests = users * max(2, run.size(full=24 if run.machine.gpus else 16, smoke=4) // users)
+            rows.append(load_shapes.agreement(run, clients, bench, target, users, requests, Path(folder)))
+            server.check()
+    table = pd.DataFrame(rows)
+    rate, ttft = table.tok_s_difference_pct.abs().max(), table.ttft_difference_pct.abs().max()
+    run.reading(
+        f"The two differ by at most {rate:.1f} % in throughput and {ttft:.1f} % in median TTFT; {levels[-1]} users get "
+        f"{table.output_tok_s.iloc[-1] / table.output_tok_s.iloc[0]:.0f} times the tokens of one, and wait "
+        f"{table.ttft_p50_ms.iloc[-1] / table.ttft_p50_ms.iloc[0]:.0f} times as long for the first."
+    )
+    return table
+
+
+@chapter.experiment
+def open_and_closed(run):
+    """Why do users who wait for their answer and users who just come see two different servers?"""
+    server = kept_servers.kept(run, "plain")
+    # Answers of unequal length, as a chat service has them, so that no two requests stay in step.
+    sizes = lengths.sample(512, limit=512, scale=1 / 4)
+    answers = [max(4, size.output_tokens) for size in sizes]
+    prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8))
+    target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
+    window_s = run.size(full=5.0, smoke=1.0)
+    rows = []
+    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [2, 8, 32, 128], smoke=[2, 8])
+    run.setting(input_tokens=load_shapes.INPUT_TOKENS, window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
+    with load_generator.clients(users=max(levels), requests_per_s=200) as clients:
+        clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
+        for users in levels:
+            run.step(f"closed loop: {users} users")
+            closed = clients.closed_loop(target, users, window_s)
+            rate = len(closed.completed) / closed.seconds
+            rows.append(load_shapes.loop_row(run, closed, "closed", users, rate))
+            run.step(f"open loop: {rate:.1f} requests a second, as many as {users} users made")
+            opened = clients.open_loop(target, max(4, round(rate * window_s)), rate)
+            rows.append(load_shapes.loop_row(run, opened, "open", None, rate))
+        most = rows[-1]["requests_per_s"] * 1.3
+        run.step(f"open loop: {most:.1f} requests a second, more than the server can do")
+        opened = clients.open_loop(target, max(4, round(most * window_s)), most)
+        rows.append(load_shapes.loop_row(run, opened, "open, 1.3 times that", None, most))
+    table = pd.DataFrame(rows)
+    closed, opened, over = table.iloc[-3], table.iloc[-2], table.iloc[-1]
+    run.reading(
+        f"At {closed.requests_per_s:.0f} requests a second {closed.users:.0f} users have a P99 TTFT of "
+        f"{closed.ttft_p99_ms:.0f} ms; arrivals at the same rate have {opened.ttft_p99_ms:.0f}, and at 1.3 times it "
+        f"{over.ttft_p99_ms:.0f}, which no number of waiting users shows."
+    )
+    return table
+
+
+@chapter.experiment
+def structured_cost(run):
+    """What does a constraint cost in tokens per second?"""
+    server = kept_servers.kept(run, "plain")
+    tokens = run.size(full=100 if run.machine.gpus else 60, smoke=10)
+    levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
+    prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8))
+    run.setting(
+        input_tokens=load_shapes.INPUT_TOKENS, output_tokens=tokens, warmups=1, repeats=run.repeats, backend="xgrammar"
+    )
+    rows = []
+    with load_generator.clients(users=max(levels)) as clients:
+        for users in levels:
+
+            def rate(extra: dict, users: int = users) -> float:
+                target = load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
+                found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=3, smoke=1))
+                if found.failed:
+                    raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
+                run.count(found.output_tokens)
+                return found.output_tok_s
+
+            run.step(f"{users} users, each kind of constraint in turn")
+            rates = timing.alternate({k: partial(rate, extra) for k, extra in constraints.ENDLESS.items()}, run.repeats)
+            rows += [
+                {"kind": kind, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,
+                 "x_free": found.median / rates["none"].median}
+                for kind, found in rates.items()
+            ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    most = table[(table.users == levels[-1]) & (table.kind != "none")].set_index("kind").x_free
+    run.reading(
+        f"With {levels[-1]} users a constraint leaves {most.min():.2f} ({most.idxmin()}) to {most.max():.2f} "
+        f"({most.idxmax()}) of the tokens per second of free text."
+    )
+    return table
+
+
+@chapter.experiment
+def lora_cost(run):
+    """What do adapters cost in tokens per second, against a server that knows of none?"""
+    plain = kept_servers.kept(run, "plain")
+    if run.machine.gpus:
+        kept_servers.close("features", "pooling")
+    adapted, names = kept_servers.kept(run, "adapted"), kept_servers.adapter_names(run)
+    users, tokens = run.size(full=64 if run.machine.gpus else 16, smoke=4), run.size(full=60, smoke=10)
+    prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8))
+    run.setting(
+        input_tokens=load_shapes.INPUT_TOKENS, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8
+    )
+    asked = {
+        "no LoRA": (plain, [run.model.name]),
+        "base alone": (adapted, [run.model.name]),
+        "one adapter": (adapted, names[:1]),
+        "two adapters": (adapted, names),
+        "base and two adapters": (adapted, [run.model.name, *names]),
+    }
+    with load_generator.clients(users=users) as clients:
+
+        def rate(server, models: list[str]) -> float:
+            target = load_shapes.MixedTarget(server.url, models[0], prompts, tokens, models=tuple(models))
+            found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=3, smoke=1))
+            if found.failed:
+                raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
+            run.count(found.output_tokens)
+            return found.output_tok_s
+
+        run.step(f"{users} users, each mix in turn")
+        rates = timing.alternate({case: partial(rate, *of) for case, of in asked.items()}, run.repeats)
+    table = pd.DataFrame(
+        {"case": case, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,
+         "x_none": found.median / rates["no LoRA"].median}
+        for case, found in rates.items()
+    )  # fmt: skip
+    x = table.set_index("case").x_none
+    run.reading(
+        f"A server that can serve adapters makes {x['base alone']:.2f} times the tokens of one that can't, for the "
+        f"same base model; with base and two adapters in one batch it is {x['base and two adapters']:.2f} times."
+    )
+    return table
+
+
+if __name__ == "__main__":
+    with kept_servers.closing():
+        chapter.main()

@@ -1,0 +1,163 @@
+"""The servers of this chapter, each started once and kept until the demo ends.
+
+Starting takes longer than most experiments here. So a server is started when it is first asked for, in a thread of its
+own: two can start at once, and the kernel, which ends a server together with the thread that started it, leaves it
+alone as long as it is kept. An idle server takes memory and no time. With --trace, a server's steps are in the file of
+the experiment that asked for it first.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapters_under_load import random_adapters
+
+from common import estimator, models, serving, trace
+from common.hardware import GIB
+from common.serving import Server
+
+ADAPTERS = ("chinese", "sql")
+SLOTS = 11  # of the server whose adapters change: an adapter that is unloaded keeps its slot until another needs it
+API_KEY = "a-key-that-only-this-demo-uses"
+STRUCTURED = '{"backend": "xgrammar"}'  # named, so that it is not another one for a grammar that this one refuses
+
+
+class KeptServer:
+    """One server that runs until `stop`; `wait` returns it, or raises what its start raised."""
+
+    def __init__(self, model: models.Model, machine, log: Path, *options: str, **arguments: object):
+        self._ready, self._stopping = threading.Event(), threading.Event()
+        self._server: Server | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(model, machine, log, options, arguments), daemon=True)
+        self._thread.start()
+
+    def _run(self, model: models.Model, machine, log: Path, options: tuple, arguments: dict) -> None:
+        try:
+            with serving.serve(model, machine, log, *options, **arguments) as self._server:
+                self._ready.set()
+                self._stopping.wait()
+        except Exception as error:  # it is raised again in the experiment that waits for the server
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def wait(self) -> Server:
+        self._ready.wait()
+        if self._error:
+            raise self._error
+        self._server.check()
+        return self._server
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+
+_kept: dict[str, KeptServer] = {}
+
+
+@contextmanager
+def closing() -> Iterator[None]:
+    """Stops all kept servers at the end of the block, whatever ends it."""
+    try:
+        yield
+    finally:
+        close(*_kept)
+
+
+def close(*names: str) -> None:
+    """Stop these servers, to give their memory back; those that do not run are skipped."""
+    for name in names:
+        if name in _kept:
+            _kept.pop(name).stop()
+
+
+def start(run, name: str) -> None:
+    """Begin to start the server of that name, unless it is kept already."""
+    if name in _kept:
+        return
+    model, options, arguments = SERVERS[name](run)
+    if run.options.trace:
+        arguments["scheduler_cls"] = trace.SCHEDULER
+    # The first request with log-probabilities compiles for some seconds, on a CPU where nothing else is compiled.
+    environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"} | ({} if run.machine.gpus else {"TORCHDYNAMO_DISABLE": "1"})
+    log = run.logs / f"server-{name}.log"
+    _kept[name] = KeptServer(model, run.machine, log, *options, environment=environment, **arguments)
+
+
+def kept(run, name: str) -> Server:
+    """The server of that name, ready to answer. Raises what its start raised, and Problem if it has ended since."""
+    start(run, name)
+    run.step(f"starting vllm serve ({name})")
+    try:
+        return _kept[name].wait()
+    except Exception:
+        close(name)  # the next experiment tries afresh
+        raise
+
+
+# ------------------------------------------------------------------ what each server is: (model, words, engine options)
+
+
+def course_lm(run) -> models.Model:
+    """The trained model, for everything that depends on what is said; or the one that --model names."""
+    return models.resolve("course-lm") if run.model.weights == "random" else run.model
+
+
+def _features(run) -> tuple[models.Model, list[str], dict[str, object]]:
+    """Adapters, tool calls and constraints: for the experiments whose answers count."""
+    words = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--structured-outputs-config", STRUCTURED]
+    words += ["--lora-modules", *(f"{name}={models.ADAPTERS / name}" for name in ADAPTERS)]
+    return course_lm(run), [*words, "--enable-prompt-tokens-details"], small(run) | lora_options(SLOTS)
+
+
+def _pooling(run) -> tuple[models.Model, list[str], dict[str, object]]:
+    """course-lm as an embedding model, behind a key."""
+    return course_lm(run), ["--runner", "pooling", "--convert", "embed", "--api-key", API_KEY], small(run)
+
+
+def _plain(run) -> tuple[models.Model, list[str], dict[str, object]]:
+    """This run's model as it comes."""
+    return run.model, ["--structured-outputs-config", STRUCTURED], of_speed(run)
+
+
+def _adapted(run) -> tuple[models.Model, list[str], dict[str, object]]:
+    """This run's model with two adapters: course-lm's own, or random ones that fit the shape.
+
+    On a CPU vLLM 0.32 gives base requests the adapter in the last slot, so there is a slot more than adapters.
+    """
+    named = [f"{name}={models.ADAPTERS / name}" for name in ADAPTERS]
+    if run.model.weights == "random":
+        named = random_adapters(run.model.config, run.logs / "adapters", 2)
+    return run.model, ["--lora-modules", *named], of_speed(run) | lora_options(len(ADAPTERS) + 1)
+
+
+def adapter_names(run) -> list[str]:
+    """The names under which the server "adapted" has its adapters."""
+    return ["random-0", "random-1"] if run.model.weights == "random" else list(ADAPTERS)
+
+
+def small(run) -> dict[str, object]:
+    """Engine options of a server whose speed is not measured: ready soon, and little memory."""
+    return {"enforce_eager": True, "kv_cache_memory_bytes": models.CPU_KV_BYTES}
+
+
+def lora_options(slots: int) -> dict[str, object]:
+    """Engine options for so many adapters in one batch."""
+    return {"enable_lora": True, "max_loras": slots, "max_lora_rank": 8}
+
+
+def of_speed(run) -> dict[str, object]:
+    """Engine options of a server whose speed is measured: no figure may come from the prefix cache."""
+    options: dict[str, object] = {"enable_prefix_caching": False}
+    if not run.machine.gpus:
+        return options
+    # Two of them share a GPU: 8 GiB of KV cache for each, or what is left beside the weights.
+    weights = estimator.weight_bytes(run.model.config, models.dtype(run.machine))
+    left = run.machine.gpus[0].free_bytes / 2 - weights - 4 * GIB
+    return options | {"kv_cache_memory_bytes": int(min(8 * GIB, max(left, GIB))), "max_num_seqs": 256}
+
+
+SERVERS = {"features": _features, "pooling": _pooling, "plain": _plain, "adapted": _adapted}

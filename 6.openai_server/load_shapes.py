@@ -1,0 +1,94 @@
+"""Loads for one server: prompts as text, closed and open loops, and the same by `vllm bench serve`."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from bench_client import BenchClient
+
+from common import timing
+from common.load import Clients, Target
+from common.serving import Server
+from common.timing import Repeats
+
+INPUT_TOKENS = 100
+
+
+@dataclass(frozen=True)
+class MixedTarget(Target):
+    """Requests that go to several models of one server in turn: a base model and its adapters."""
+
+    models: tuple[str, ...] = ()
+
+    def body(self, index: int) -> dict:
+        return super().body(index) | {"model": self.models[index % len(self.models)]}
+
+
+def texts(server: Server, model: str, count: int, tokens: int = INPUT_TOKENS) -> list[str]:
+    """`count` texts of about `tokens` random tokens: the server itself makes texts of token ids."""
+    draw, found = random.Random(0), []
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        for _ in range(count):
+            ids = [draw.randrange(1000, 10_000) for _ in range(tokens)]
+            found.append(client.post("/detokenize", json={"model": model, "tokens": ids}).json()["prompt"])
+    return found
+
+
+def agreement(
+    run, clients: Clients, bench: BenchClient, target: Target, users: int, requests: int, folder: Path
+) -> dict[str, object]:
+    """One number of users by both tools, alternated; a row of medians."""
+    seen: dict[str, list] = {"course": [], "bench": []}
+
+    def ours() -> float:
+        run.step(f"{users} users: this course's load generator, {requests} requests")
+        found = clients.closed_loop(target, users, seconds=0.0, at_least=requests // users)
+        run.count(found.output_tokens)
+        seen["course"].append(found.latencies_ms() | {"failed": found.failed})
+        return found.output_tok_s
+
+    def theirs() -> float:
+        run.step(f"{users} users: vllm bench serve, {requests} requests")
+        found = bench.closed_loop(target, run.model.path, folder, users, requests)
+        run.count(found["total_output_tokens"])
+        seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": requests - found["completed"]})
+        return found["output_throughput"]
+
+    rates = timing.alternate({"course": ours, "bench": theirs}, run.repeats)
+    kept = {name: each[1:] for name, each in seen.items()}  # without the warm-up
+    of = {
+        name: Repeats(tuple(each[name] for each in kept["course"]))
+        for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
+    }
+    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in kept["bench"])).median
+    return {
+        "users": users,
+        "output_tok_s": rates["course"].median,
+        "bench_tok_s": rates["bench"].median,
+        "tok_s_difference_pct": (rates["course"].median / rates["bench"].median - 1) * 100,
+        "ttft_p50_ms": of["ttft_p50_ms"].median,
+        "bench_ttft_p50_ms": bench_ttft,
+        "ttft_difference_pct": (of["ttft_p50_ms"].median / bench_ttft - 1) * 100,
+        "ttft_p99_ms": of["ttft_p99_ms"].median,
+        "tpot_p50_ms": of["tpot_p50_ms"].median,
+        "requests": requests,
+        "failed": sum(each["failed"] for both in kept.values() for each in both),
+        "spread_pct": rates["course"].spread_pct,
+        "bench_spread_pct": rates["bench"].spread_pct,
+        "ttft_spread_pct": of["ttft_p50_ms"].spread_pct,
+    }
+
+
+def loop_row(run, found, loop: str, users: int | None, requests_per_s: float) -> dict[str, object]:
+    """A row of one closed or open loop. Requests in flight follow from Little's law: rate times mean latency."""
+    run.count(found.output_tokens)
+    latencies = [outcome.end_s - outcome.start_s for outcome in found.outcomes]
+    seen = found.latencies_ms()
+    return {
+        "loop": loop, "users": users, "requests_per_s": requests_per_s,
+        "in_flight": sum(latencies) / found.seconds,
+        "ttft_p50_ms": seen["ttft_p50_ms"], "ttft_p99_ms": seen["ttft_p99_ms"],
+        "mean_s": sum(latencies) / len(latencies), "p99_s": found.latency_s(99),
+        "requests": len(found.outcomes), "failed": found.failed, "late_ms": found.late_ms,
+    }  # fmt: skip

@@ -1,0 +1,85 @@
+"""One streamed answer as several clients see it, and the bytes that carry it."""
+
+import re
+import time
+from collections.abc import Callable
+
+import httpx
+import requests
+from openai import OpenAI
+
+from common.serving import Server
+from common.timing import Stream
+
+LIMIT_S = 120
+
+
+def body_of(model: str, prompt: str, tokens: int) -> dict:
+    """The JSON of a streamed completion of exactly `tokens` tokens."""
+    return {
+        "model": model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "temperature": 0.0, "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+
+
+def raw_events(server: Server, body: dict) -> list[tuple[float, bytes]]:
+    """(milliseconds after sending, bytes) of each piece as it came over the connection, headers first."""
+    pieces, begin = [], time.perf_counter()
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=LIMIT_S, trust_env=False) as response:
+        head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+        pieces.append(((time.perf_counter() - begin) * 1e3, head.encode()))
+        for piece in response.iter_raw():
+            pieces.append(((time.perf_counter() - begin) * 1e3, piece))
+    return pieces
+
+
+def of_lines(lines, begin: float) -> tuple[Stream, int]:
+    """(arrivals of the pieces that carry text, bytes) of a stream of lines of bytes or text."""
+    arrivals, size = [], 0
+    for line in lines:
+        size += len(line) + 1
+        text = line if isinstance(line, str) else line.decode()
+        # The chunk with the usage has no choice; [DONE] is no JSON. Both come after the last token.
+        if text.startswith("data: {") and '"choices":[]' not in text:
+            arrivals.append(time.perf_counter())
+    return Stream(begin, tuple(arrivals)), size
+
+
+def clients(server: Server, body: dict) -> dict[str, Callable[[], tuple[Stream, int]]]:
+    """One streamed request through each client; it returns (arrivals, bytes), 0 bytes where it does not tell."""
+    url = f"{server.url}/v1/completions"
+    plain = httpx.Client(timeout=LIMIT_S, trust_env=False)
+    session = requests.Session()
+    session.trust_env = False
+    official = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=LIMIT_S)
+
+    def with_httpx() -> tuple[Stream, int]:
+        begin = time.perf_counter()
+        with plain.stream("POST", url, json=body) as response:
+            return of_lines(response.iter_lines(), begin)
+
+    def with_requests() -> tuple[Stream, int]:
+        begin = time.perf_counter()
+        with session.post(url, json=body, stream=True, timeout=LIMIT_S) as response:
+            return of_lines(response.iter_lines(chunk_size=None), begin)
+
+    def with_openai() -> tuple[Stream, int]:
+        begin, arrivals = time.perf_counter(), []
+        known = {name: value for name, value in body.items() if name != "ignore_eos"}
+        for chunk in official.completions.create(**known, extra_body={"ignore_eos": True}):
+            if chunk.choices:
+                arrivals.append(time.perf_counter())
+        return Stream(begin, tuple(arrivals)), 0
+
+    return {"httpx": with_httpx, "requests": with_requests, "openai": with_openai}
+
+
+def server_side(server: Server) -> dict[str, tuple[float, float]]:
+    """(sum in seconds, count) of vLLM's own TTFT and inter-token latency, from the start of the server."""
+    text = httpx.get(f"{server.url}/metrics", timeout=LIMIT_S, trust_env=False).text
+    found = {}
+    for name in ("time_to_first_token_seconds", "inter_token_latency_seconds"):
+        total, count = (float(re.search(rf"^vllm:{name}_{kind}\{{[^}}]*\}} (\S+)", text, re.M)[1])
+                        for kind in ("sum", "count"))  # fmt: skip
+        found[name] = total, count
+    return found
