@@ -1,5 +1,6 @@
 """LoRA adapters in one batch, changed while others are at work, and what they cost."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +84,13 @@ class Crowd:
             })  # fmt: skip
             answers.clear()
         return rows
+
+
+def batched_together(server: Server) -> bool:
+    """Whether vLLM's metrics say that both adapters were in one batch of the running requests."""
+    text = httpx.get(f"{server.url}/metrics", timeout=60, trust_env=False).text
+    batches = re.findall(r'^vllm:lora_requests_info\{.*running_lora_adapters="([^"]*)"', text, re.M)
+    return any({"chinese", "sql"} <= set(batch.split(",")) for batch in batches)
 
 
 def change(server: Server, rounds: int, folder: Path = models.ADAPTERS / "sql") -> list[float]:

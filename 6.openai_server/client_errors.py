@@ -88,16 +88,15 @@ def settle(server: Server, limit_s: float = 60) -> dict[str, float]:
         time.sleep(0.05)
 
 
-def row(server: Server, model: str, what: str, status: int | str, message: str, begin: float, after=None) -> dict:
+def row(server: Server, model: str, what: str, status: int | str, message: str, begin: float) -> dict:
     """A row: what was sent and said, and whether the next good request is answered and every KV block is free."""
     ms = (time.perf_counter() - begin) * 1e3
-    found = after or settle(server)
     body = {"model": model, "messages": QUESTION, "max_tokens": 4, "temperature": 0.0}
     good = httpx.post(f"{server.url}{CHAT}", json=body, timeout=LIMIT_S, trust_env=False)
     return {
         "request": what, "status": str(status), "message": message, "ms": ms,
         "good_after": good.status_code == 200 and good.json()["usage"]["completion_tokens"] == 4,
-        "kv_usage_pct": found["kv_usage"] * 100,
+        "kv_usage_pct": settle(server)["kv_usage"] * 100,
     }  # fmt: skip
 
 
@@ -151,9 +150,10 @@ def hang_ups(server: Server, model: str, count: int) -> dict:
         begin = time.perf_counter()
         for stream in streams:
             stream.close()
-        after = settle(server)
-    message = f"{after['aborted'] - before:.0f} aborted; they held {held * 100:.1f} % of the KV blocks"
-    return row(server, model, f"{count} clients hang up in mid-stream", "200", message, begin, after)
+        settle(server)
+    found = row(server, model, f"{count} clients hang up in mid-stream", "200", "", begin)
+    aborted = state(server)["aborted"] - before
+    return found | {"message": f"{aborted:.0f} aborted; before, they held {held * 100:.1f} % of the KV blocks"}
 
 
 def many_at_once(server: Server, model: str, count: int) -> dict:

@@ -53,7 +53,7 @@ _examples: dict[str, list[corpus.Example]] = {}
 
 
 def _json_schema(index: int, separators: tuple[str, str] | None = None) -> Task:
-    """A sentence to an object with the fields that a program asks for; with `separators` a grammar says where blanks are.
+    """A sentence to an object with the fields that a program asks for; with `separators` a grammar rules the blanks.
 
     The schema says nothing of blanks. vLLM allows any number of them, or with --structured-outputs-config's
     disable_any_whitespace none.
@@ -103,10 +103,10 @@ def _choice(index: int) -> Task:
     )  # fmt: skip
 
 
-def _regex(index: int) -> Task:
-    """A sum, of which the program wants the number alone."""
+def _regex(index: int, told: bool = False) -> Task:
+    """A sum, of which the program wants the number alone; `told` says so to the model, too."""
     example = _held_out("arithmetic", index)
-    messages = [{"role": "system", "content": SYSTEM_BRIEF}, *example.messages[:-1]]
+    messages = [{"role": "system", "content": SYSTEM_BRIEF}] * told + list(example.messages[:-1])
     return Task(
         "regex", messages, {"structured_outputs": {"regex": INTEGER}},
         lambda text: re.fullmatch(INTEGER, text) is not None, lambda text: text == example.keys[0],
@@ -154,6 +154,7 @@ MAKERS = {
     "json_spaced": partial(_json_schema, separators=SPACED),
     "choice": _choice,
     "regex": _regex,
+    "regex_told": partial(_regex, told=True),
     "grammar": _grammar,
 }
 

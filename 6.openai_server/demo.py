@@ -17,7 +17,6 @@ random weights. To copy:
 """
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import adapters_under_load
@@ -29,10 +28,11 @@ import load_shapes
 import pandas as pd
 import sse_clients
 import tool_loop
+import vision
 from bench_client import BenchClient
 from openai import OpenAI
 
-from common import lengths, timing
+from common import lengths, models
 from common import load as load_generator
 from common.chapter import Chapter
 from common.timing import Repeats
@@ -125,6 +125,7 @@ def lora(run):
     run.step("base, chinese and sql, in one batch")
     with crowd.asking():
         pass  # each of the questions once
+    run.setting(adapters_in_one_batch=adapters_under_load.batched_together(server))
     rows = crowd.rows("in one batch")
     run.step(f"the same, while an adapter is loaded and unloaded {changes} times")
     with crowd.asking():
@@ -182,31 +183,8 @@ def streaming(run):
     run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=run.repeats)
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
-    seen: dict[str, list] = {}
-
-    def measured(name: str, ask) -> float:
-        stream, size = ask()
-        seen.setdefault(name, []).append((stream, size))
-        return stream.ttft_ms
-
     run.step("one request after the other, through each client in turn")
-    before = sse_clients.server_side(server)
-    rounds = run.size(full=9, smoke=2)
-    asks = {name: partial(measured, name, ask) for name, ask in sse_clients.clients(server, body).items()}
-    ttft = timing.alternate(asks, rounds)
-    after = sse_clients.server_side(server)
-    run.count(tokens * len(asks) * (rounds + 1))
-    rows = []
-    for name, found in seen.items():
-        streams = [stream for stream, _ in found[1:]]
-        gaps = [gap for stream in streams for gap in stream.itl_ms]
-        rows.append({
-            "client": name, "ttft_ms": ttft[name].median, "itl_p50_ms": timing.percentile(gaps, 50),
-            "itl_p99_ms": timing.percentile(gaps, 99), "events": len(streams[-1].token_s), "output_tokens": tokens,
-            "bytes_per_token": found[-1][1] / tokens or None, "spread_pct": ttft[name].spread_pct,
-        })  # fmt: skip
-    means = [(after[name][0] - before[name][0]) / (after[name][1] - before[name][1]) * 1e3 for name in before]
-    rows.append({"client": "the server's own metrics, means", "ttft_ms": means[0], "itl_p50_ms": means[1]})
+    rows = sse_clients.compare(run, server, body, rounds=run.size(full=9, smoke=2))
     table = pd.DataFrame(rows)
     first = table.iloc[0]
     run.reading(
@@ -259,23 +237,11 @@ def open_and_closed(run):
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8))
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=5.0, smoke=1.0)
-    rows = []
     levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [2, 8, 32, 128], smoke=[2, 8])
     run.setting(input_tokens=load_shapes.INPUT_TOKENS, window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     with load_generator.clients(users=max(levels), requests_per_s=200) as clients:
         clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
-        for users in levels:
-            run.step(f"closed loop: {users} users")
-            closed = clients.closed_loop(target, users, window_s)
-            rate = len(closed.completed) / closed.seconds
-            rows.append(load_shapes.loop_row(run, closed, "closed", users, rate))
-            run.step(f"open loop: {rate:.1f} requests a second, as many as {users} users made")
-            opened = clients.open_loop(target, max(4, round(rate * window_s)), rate)
-            rows.append(load_shapes.loop_row(run, opened, "open", None, rate))
-        most = rows[-1]["requests_per_s"] * 1.3
-        run.step(f"open loop: {most:.1f} requests a second, more than the server can do")
-        opened = clients.open_loop(target, max(4, round(most * window_s)), most)
-        rows.append(load_shapes.loop_row(run, opened, "open, 1.3 times that", None, most))
+        rows = load_shapes.loops(run, clients, target, levels, window_s)
     table = pd.DataFrame(rows)
     closed, opened, over = table.iloc[-3], table.iloc[-2], table.iloc[-1]
     run.reading(
@@ -299,22 +265,12 @@ def structured_cost(run):
     rows = []
     with load_generator.clients(users=max(levels)) as clients:
         for users in levels:
-
-            def rate(extra: dict, users: int = users) -> float:
-                target = load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
-                found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=3, smoke=1))
-                if found.failed:
-                    raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
-                run.count(found.output_tokens)
-                return found.output_tok_s
-
             run.step(f"{users} users, each kind of constraint in turn")
-            rates = timing.alternate({k: partial(rate, extra) for k, extra in constraints.ENDLESS.items()}, run.repeats)
-            rows += [
-                {"kind": kind, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,
-                 "x_free": found.median / rates["none"].median}
-                for kind, found in rates.items()
-            ]  # fmt: skip
+            targets = {
+                kind: load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
+                for kind, extra in constraints.ENDLESS.items()
+            }
+            rows += load_shapes.rates(run, clients, targets, users, "kind", "x_free")
     table = pd.DataFrame(rows)
     most = table[(table.users == levels[-1]) & (table.kind != "none")].set_index("kind").x_free
     run.reading(
@@ -343,23 +299,13 @@ def lora_cost(run):
         "two adapters": (adapted, names),
         "base and two adapters": (adapted, [run.model.name, *names]),
     }
+    targets = {
+        case: load_shapes.MixedTarget(server.url, wanted[0], prompts, tokens, models=tuple(wanted))
+        for case, (server, wanted) in asked.items()
+    }
     with load_generator.clients(users=users) as clients:
-
-        def rate(server, models: list[str]) -> float:
-            target = load_shapes.MixedTarget(server.url, models[0], prompts, tokens, models=tuple(models))
-            found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=3, smoke=1))
-            if found.failed:
-                raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
-            run.count(found.output_tokens)
-            return found.output_tok_s
-
         run.step(f"{users} users, each mix in turn")
-        rates = timing.alternate({case: partial(rate, *of) for case, of in asked.items()}, run.repeats)
-    table = pd.DataFrame(
-        {"case": case, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,
-         "x_none": found.median / rates["no LoRA"].median}
-        for case, found in rates.items()
-    )  # fmt: skip
+        table = pd.DataFrame(load_shapes.rates(run, clients, targets, users, "case", "x_none"))
     x = table.set_index("case").x_none
     run.reading(
         f"A server that can serve adapters makes {x['base alone']:.2f} times the tokens of one that can't, for the "
@@ -368,6 +314,43 @@ def lora_cost(run):
     return table
 
 
+@chapter.experiment(gpu=True)
+def multimodal(run):
+    """What does an image cost before the first token, and what do the caches save?"""
+    kept_servers.close("plain", "adapted", "features", "pooling")
+    model, context = vision.resolve(run), 8192
+    sides, counts = run.size(full=[224, 448, 896, 1792], smoke=[224]), run.size(full=[2, 4, 8], smoke=[2])
+    mixes = [(1, side) for side in sides] + [(count, 448) for count in counts]
+    llm = run.engine(model=model, **vision.engine_options(max(counts), context))
+    questions, rows = vision.Questions(run, llm), []
+    run.setting(
+        model=model.name, weights="random", warmups=1, repeats=run.repeats, output_tokens=1, max_model_len=context
+    )
+    passes = "matrix products: four patches of each token through the encoder, one token through the language model"
+    run.predict("the encoder's share", vision.encoder_share(model) * 100, "%", because=passes)
+    for images, side in mixes:
+        run.step(f"{images} images of {side} x {side}: new, the same again, and as much text")
+        rows.append(vision.measure(questions, images, side, run.repeats))
+    models.close_engine()
+    table = pd.DataFrame(rows)
+    largest = table.loc[table.image_tokens.idxmax()]
+    run.measured("the encoder's share", largest.encoder_pct)
+    run.reading(
+        f"{largest.images:.0f} images of {largest.pixels} are {largest.image_tokens:,.0f} tokens and take "
+        f"{largest.ttft_ms:.0f} ms to the first token, {largest.encoder_pct:.0f} % of it in the encoder and "
+        f"{largest.x_text:.1f} times as long as text; sent again they take {largest.x_cached:.2f} of it."
+    )
+    return table
+
+
+chapter.figure(
+    name="ttft_by_users", experiment="load", x="users", y="ttft_p50_ms", log_x=True, log_y=True,
+    title="Median time to first token by concurrent users",
+)  # fmt: skip
+chapter.figure(
+    name="open_and_closed", experiment="open_and_closed", x="requests_per_s", y="ttft_p99_ms", by="loop",
+    title="P99 time to first token by requests per second",
+)  # fmt: skip
 if __name__ == "__main__":
     with kept_servers.closing():
         chapter.main()

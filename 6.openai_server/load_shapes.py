@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -92,3 +93,41 @@ def loop_row(run, found, loop: str, users: int | None, requests_per_s: float) ->
         "mean_s": sum(latencies) / len(latencies), "p99_s": found.latency_s(99),
         "requests": len(found.outcomes), "failed": found.failed, "late_ms": found.late_ms,
     }  # fmt: skip
+
+
+def loops(run, clients: Clients, target: Target, levels: list[int], window_s: float) -> list[dict]:
+    """For each number of users a closed loop, then an open one at the rate that it reached; last, one above capacity."""
+    rows: list[dict] = []
+
+    def opened(rate: float, name: str) -> None:
+        run.step(f"open loop: {rate:.1f} requests a second")
+        found = clients.open_loop(target, max(4, round(rate * window_s)), rate)
+        rows.append(loop_row(run, found, name, None, rate))
+
+    for users in levels:
+        run.step(f"closed loop: {users} users")
+        closed = clients.closed_loop(target, users, window_s)
+        rate = len(closed.completed) / closed.seconds
+        rows.append(loop_row(run, closed, "closed", users, rate))
+        opened(rate, "open")
+    opened(1.3 * max(row["requests_per_s"] for row in rows), "open, above capacity")
+    return rows
+
+
+def rates(run, clients: Clients, targets: dict[str, Target], users: int, name: str, over_first: str) -> list[dict]:
+    """Tokens per second of each target with as many users, in turns: rows of medians, with the ratio to the first."""
+
+    def rate(target: Target) -> float:
+        found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=3, smoke=1))
+        if found.failed:
+            raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
+        run.count(found.output_tokens)
+        return found.output_tok_s
+
+    measured = timing.alternate({case: partial(rate, target) for case, target in targets.items()}, run.repeats)
+    first = next(iter(measured.values())).median
+    return [
+        {name: case, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,
+         over_first: found.median / first}
+        for case, found in measured.items()
+    ]  # fmt: skip

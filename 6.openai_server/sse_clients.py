@@ -3,11 +3,13 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import requests
 from openai import OpenAI
 
+from common import timing
 from common.serving import Server
 from common.timing import Stream
 
@@ -83,3 +85,30 @@ def server_side(server: Server) -> dict[str, tuple[float, float]]:
                         for kind in ("sum", "count"))  # fmt: skip
         found[name] = total, count
     return found
+
+
+def compare(run, server: Server, body: dict, rounds: int) -> list[dict]:
+    """A row for each client, in turns, and one of the server's own metrics over the same requests."""
+    seen: dict[str, list[tuple[Stream, int]]] = {}
+
+    def measured(name: str, ask: Callable[[], tuple[Stream, int]]) -> float:
+        seen.setdefault(name, []).append(ask())
+        return seen[name][-1][0].ttft_ms
+
+    asks = {name: partial(measured, name, ask) for name, ask in clients(server, body).items()}
+    before = server_side(server)
+    ttft = timing.alternate(asks, rounds)
+    after = server_side(server)
+    tokens = body["max_tokens"]
+    run.count(tokens * len(asks) * (rounds + 1))
+    rows = []
+    for name, found in seen.items():
+        streams = [stream for stream, _ in found[1:]]
+        gaps = [gap for stream in streams for gap in stream.itl_ms]
+        rows.append({
+            "client": name, "ttft_ms": ttft[name].median, "itl_p50_ms": timing.percentile(gaps, 50),
+            "itl_p99_ms": timing.percentile(gaps, 99), "events": len(streams[-1].token_s), "output_tokens": tokens,
+            "bytes_per_token": found[-1][1] / tokens or None, "spread_pct": ttft[name].spread_pct,
+        })  # fmt: skip
+    means = [(after[name][0] - before[name][0]) / (after[name][1] - before[name][1]) * 1e3 for name in before]
+    return [*rows, {"client": "the server's own metrics, means", "ttft_ms": means[0], "itl_p50_ms": means[1]}]
