@@ -96,7 +96,7 @@ def loop_row(run, found, loop: str, users: int | None, requests_per_s: float) ->
 
 
 def loops(run, clients: Clients, target: Target, levels: list[int], window_s: float) -> list[dict]:
-    """For each number of users a closed loop, then an open one at the rate that it reached; last, one above capacity."""
+    """For each number of users a closed loop, then an open one at the rate it reached; last, one above capacity."""
     rows: list[dict] = []
 
     def opened(rate: float, name: str) -> None:
