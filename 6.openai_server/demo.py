@@ -197,7 +197,9 @@ def streaming(run):
 @chapter.experiment(compare="output_tok_s")
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
-    levels = run.size(full=[1, 4, 16, 64, 256], smoke=[1, 8])
+    full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 16, 8: 64, 64: 192, 256: 512}
+    requests_of = run.size(full=full, smoke={1: 4, 8: 16})  # by users
+    levels = list(requests_of)
     output_tokens = 32
     with (
         BenchClient() as bench,
@@ -207,16 +209,14 @@ def load(run):
         server = kept_servers.kept(run, "plain")
         prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16))
         target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
-        run.setting(
-            input_tokens=load_shapes.INPUT_TOKENS, output_tokens=output_tokens, warmups=1, repeats=run.repeats, seed=0
-        )
+        run.setting(input_tokens=load_shapes.INPUT_TOKENS, output_tokens=output_tokens, repeats=run.repeats, seed=0)
         run.step("importing vllm bench serve")
         bench.ready()
-        rows = []
-        for users in levels:
-            requests = users * max(2, run.size(full=24 if run.machine.gpus else 16, smoke=4) // users)
-            rows.append(load_shapes.agreement(run, clients, bench, target, users, requests, Path(folder)))
-            server.check()
+        clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
+        rows = [
+            load_shapes.agreement(run, clients, bench, target, users, requests, Path(folder))
+            for users, requests in requests_of.items()
+        ]
     table = pd.DataFrame(rows)
     rate, ttft = table.tok_s_difference_pct.abs().max(), table.ttft_difference_pct.abs().max()
     run.reading(
@@ -236,8 +236,8 @@ def open_and_closed(run):
     answers = [max(4, size.output_tokens) for size in sizes]
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8))
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
-    window_s = run.size(full=5.0, smoke=1.0)
-    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [2, 8, 32, 128], smoke=[2, 8])
+    window_s = run.size(full=4.0, smoke=1.0)
+    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2, 8])
     run.setting(input_tokens=load_shapes.INPUT_TOKENS, window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     with load_generator.clients(users=max(levels), requests_per_s=200) as clients:
         clients.closed_loop(target, users=2, seconds=0.5)  # warm-up

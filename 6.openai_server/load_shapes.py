@@ -56,13 +56,12 @@ def agreement(
         seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": requests - found["completed"]})
         return found["output_throughput"]
 
-    rates = timing.alternate({"course": ours, "bench": theirs}, run.repeats)
-    kept = {name: each[1:] for name, each in seen.items()}  # without the warm-up
+    rates = timing.alternate({"course": ours, "bench": theirs}, run.repeats, warmups=0)
     of = {
-        name: Repeats(tuple(each[name] for each in kept["course"]))
+        name: Repeats(tuple(each[name] for each in seen["course"]))
         for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
     }
-    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in kept["bench"])).median
+    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in seen["bench"])).median
     return {
         "users": users,
         "output_tok_s": rates["course"].median,
@@ -74,7 +73,7 @@ def agreement(
         "ttft_p99_ms": of["ttft_p99_ms"].median,
         "tpot_p50_ms": of["tpot_p50_ms"].median,
         "requests": requests,
-        "failed": sum(each["failed"] for both in kept.values() for each in both),
+        "failed": sum(each["failed"] for both in seen.values() for each in both),
         "spread_pct": rates["course"].spread_pct,
         "bench_spread_pct": rates["bench"].spread_pct,
         "ttft_spread_pct": of["ttft_p50_ms"].spread_pct,
@@ -118,7 +117,7 @@ def rates(run, clients: Clients, targets: dict[str, Target], users: int, name: s
     """Tokens per second of each target with as many users, in turns: rows of medians, with the ratio to the first."""
 
     def rate(target: Target) -> float:
-        found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=3, smoke=1))
+        found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=2, smoke=1))
         if found.failed:
             raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
         run.count(found.output_tokens)

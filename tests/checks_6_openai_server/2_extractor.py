@@ -115,8 +115,9 @@ def test_more_room_where_it_was_cut(exercises):
 def test_never_more_than_the_most(exercises):
     client = Client(json.dumps(RECORD))
     fails(exercises, extractor(exercises, client, 16, 50), "the answer has 61 tokens, and most_tokens is 50")
-    expect("The max_tokens of its requests, with most_tokens 50,", [sent["max_tokens"] for sent in client.requests],
-           [16, 32, 50], "the last one takes what is allowed", {"it goes beyond most_tokens": [16, 32, 64]})  # fmt: skip
+    asked = [sent["max_tokens"] for sent in client.requests]
+    expect("The max_tokens of its requests, with most_tokens 50,", asked, [16, 32, 50],
+           "the last one takes what is allowed", {"it goes beyond most_tokens": [16, 32, 64]})  # fmt: skip
 
 
 def test_a_cut_answer_is_not_parsed(exercises):
