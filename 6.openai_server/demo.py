@@ -126,25 +126,25 @@ def lora(run):
     with crowd.asking():
         pass  # each of the questions once
     run.setting(adapters_in_one_batch=adapters_under_load.batched_together(server))
-    rows = crowd.rows("in one batch")
+    rows = crowd.rows("in_one_batch")
     run.step(f"the same, while an adapter is loaded and unloaded {changes} times")
     with crowd.asking():
         seconds = adapters_under_load.change(server, changes)
-    rows += crowd.rows("while adapters change")
+    rows += crowd.rows("while_adapters_change")
     run.step("the same, after an adapter was loaded into every slot")
     adapters_under_load.fill(server, kept_servers.SLOTS - len(kept_servers.ADAPTERS) - changes)
     with crowd.asking():
         pass
-    rows += crowd.rows("every slot taken")
+    rows += crowd.rows("every_slot_taken")
     table = pd.DataFrame(rows)
     base = table[table.adapter == "base"].set_index("case")
-    disturbed = table[table.case == "while adapters change"]
+    disturbed = table[table.case == "while_adapters_change"]
     run.measured("failed requests while adapters change", disturbed.failed.sum())
     run.setting(load_ms=Repeats(tuple(seconds)).median * 1e3)
     run.reading(
         f"{changes} adapters came and went; of {disturbed.requests.sum()} requests meanwhile {disturbed.failed.sum()} "
         f"failed, and a load took {Repeats(tuple(seconds)).median * 1e3:.0f} ms. With every slot taken the base model "
-        f"answers {base.right_pct['every slot taken']:.0f} % right, before {base.right_pct['in one batch']:.0f}."
+        f"answers {base.right_pct['every_slot_taken']:.0f} % right, before {base.right_pct['in_one_batch']:.0f}."
     )
     return table
 
