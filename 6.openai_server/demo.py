@@ -118,7 +118,9 @@ def structured(run):
 def lora(run):
     """Do three models in one batch each answer as themselves, and does changing adapters disturb anybody?"""
     server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
-    questions, changes = run.size(full=40, smoke=4), run.size(full=8, smoke=2)
+    if not run.options.only:
+        kept_servers.start(run, "plain")  # the experiments after the next need it: it starts meanwhile
+    questions, changes = run.size(full=24, smoke=4), run.size(full=8, smoke=2)
     crowd = adapters_under_load.Crowd(run, server, model, questions)
     run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
     run.predict("failed requests while adapters change", 0, "requests", because="loading happens between two steps")
@@ -198,7 +200,7 @@ def streaming(run):
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
     full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 16, 8: 64, 64: 192, 256: 512}
-    requests_of = run.size(full=full, smoke={1: 4, 8: 16})  # by users
+    requests_of = run.size(full=full, smoke={1: 2, 8: 16})  # by users
     levels = list(requests_of)
     output_tokens = 32
     with (
@@ -237,7 +239,7 @@ def open_and_closed(run):
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8))
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=4.0, smoke=1.0)
-    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2, 8])
+    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[4])
     run.setting(input_tokens=load_shapes.INPUT_TOKENS, window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     with load_generator.clients(users=max(levels), requests_per_s=200) as clients:
         clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
@@ -286,7 +288,7 @@ def lora_cost(run):
     plain = kept_servers.kept(run, "plain")
     if run.machine.gpus:
         kept_servers.close("features", "pooling")
-    adapted, names = kept_servers.kept(run, "adapted"), kept_servers.adapter_names(run)
+    adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
     users, tokens = run.size(full=64 if run.machine.gpus else 16, smoke=4), run.size(full=60, smoke=10)
     prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8))
     run.setting(

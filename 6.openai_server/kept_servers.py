@@ -18,7 +18,9 @@ from common.hardware import GIB
 from common.serving import Server
 
 ADAPTERS = ("chinese", "sql")
-SLOTS = 11  # of the server whose adapters change: an adapter that is unloaded keeps its slot until another needs it
+# Of the server whose adapters change: one that is unloaded keeps its slot until another needs it. And a slot more, for
+# on a CPU vLLM 0.32 gives base requests the adapter in the last slot.
+SLOTS = 11
 API_KEY = "a-key-that-only-this-demo-uses"
 STRUCTURED = '{"backend": "xgrammar"}'  # named, so that it is not another one for a grammar that this one refuses
 
@@ -123,25 +125,25 @@ def _plain(run) -> tuple[models.Model, list[str], dict[str, object]]:
     return run.model, ["--structured-outputs-config", STRUCTURED], of_speed(run)
 
 
-def _adapted(run) -> tuple[models.Model, list[str], dict[str, object]]:
-    """This run's model with two adapters: course-lm's own, or random ones that fit the shape.
+def adapted_name(run) -> str:
+    """Which server has adapters for this run's model: "features", unless the model is a shape of random weights."""
+    return "adapted" if run.model.weights == "random" else "features"
 
-    On a CPU vLLM 0.32 gives base requests the adapter in the last slot, so there is a slot more than adapters.
-    """
-    named = [f"{name}={models.ADAPTERS / name}" for name in ADAPTERS]
-    if run.model.weights == "random":
-        named = random_adapters(run.model.config, run.logs / "adapters", 2)
-    return run.model, ["--lora-modules", *named], of_speed(run) | lora_options(len(ADAPTERS) + 1)
+
+def _adapted(run) -> tuple[models.Model, list[str], dict[str, object]]:
+    """A shape of random weights with two random adapters that fit it."""
+    named = random_adapters(run.model.config, run.logs / "adapters", len(ADAPTERS))
+    return run.model, ["--lora-modules", *named], of_speed(run) | lora_options(len(ADAPTERS))
 
 
 def adapter_names(run) -> list[str]:
-    """The names under which the server "adapted" has its adapters."""
+    """The names under which that server has them."""
     return ["random-0", "random-1"] if run.model.weights == "random" else list(ADAPTERS)
 
 
 def small(run) -> dict[str, object]:
     """Engine options of a server whose speed is not measured: ready soon, and little memory."""
-    return {"enforce_eager": True, "kv_cache_memory_bytes": models.CPU_KV_BYTES}
+    return {"enforce_eager": True, "enable_prefix_caching": False, "kv_cache_memory_bytes": models.CPU_KV_BYTES}
 
 
 def lora_options(slots: int) -> dict[str, object]:
