@@ -10,8 +10,6 @@ from pathlib import Path
 import httpx
 
 from common import models
-from common.course_lm import corpus
-from common.course_lm.scoring import is_right
 from common.serving import Server
 
 # The skill that shows which weights answered. The Chinese adapter answers an English question in Chinese, and only the
@@ -28,6 +26,8 @@ class Crowd:
     """Users who go on asking the base model and both adapters at once; what they got is in `answers`."""
 
     def __init__(self, run, server: Server, base: str, questions: int):
+        from common.course_lm import corpus  # the processes of load generators import the demo anew: not at the top
+
         self.run, self.server = run, server
         self.names = {"base": base, "chinese": "chinese", "sql": "sql"}
         self.examples = {name: corpus.held_out(skill, questions) for name, skill in SKILLS.items()}
@@ -35,6 +35,8 @@ class Crowd:
 
     def ask(self, client: httpx.Client, name: str, index: int) -> None:
         """One question to one of the three; notes what became of it."""
+        from common.course_lm.scoring import is_right
+
         example = self.examples[name][index % len(self.examples[name])]
         body = {"model": self.names[name], "messages": list(example.messages[:-1]), "temperature": 0.0}
         try:

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from anthropic import Anthropic
 from kept_servers import API_KEY
-from openai import OpenAI
 
 from common.problems import Problem, first_line
 from common.serving import Server
@@ -44,6 +42,10 @@ class Tour:
 
 def python_clients(tour: Tour) -> None:
     """What the openai and anthropic packages for Python can ask of a server that generates."""
+    # Load generators start processes that import the demo anew, so what takes long is imported where it is used.
+    from anthropic import Anthropic
+    from openai import OpenAI
+
     client = OpenAI(base_url=f"{tour.server.url}/v1", api_key="none", max_retries=0, timeout=LIMIT_S)
     settings = {"model": tour.model, "temperature": 0.0}
 
@@ -99,6 +101,8 @@ def python_clients(tour: Tour) -> None:
 
 def embeddings(tour: Tour, pooling: Server) -> None:
     """Vectors, and what is made of them: the pooling server's endpoints."""
+    from openai import OpenAI
+
     client = OpenAI(base_url=f"{pooling.url}/v1", api_key=API_KEY, max_retries=0, timeout=LIMIT_S)
     texts = ["What is TTFT?", "What is the time to first token?"]
 

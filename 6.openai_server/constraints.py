@@ -12,7 +12,6 @@ from random import Random
 import httpx
 import jsonschema
 
-from common.course_lm import corpus
 from common.course_lm import corpus_values as values
 from common.course_lm.corpus_extraction import meeting
 from common.course_lm.corpus_sql import TABLES
@@ -43,13 +42,15 @@ def tasks(kind: str, count: int) -> list[Task]:
     return [MAKERS[kind](index) for index in range(count)]
 
 
-def _held_out(skill: str, index: int) -> corpus.Example:
+def _held_out(skill: str, index: int) -> values.Example:
+    from common.course_lm import corpus  # the processes of load generators import the demo anew, and this takes long
+
     while len(_examples.setdefault(skill, [])) <= index:
         _examples[skill] = corpus.held_out(skill, index + 64)
     return _examples[skill][index]
 
 
-_examples: dict[str, list[corpus.Example]] = {}
+_examples: dict[str, list[values.Example]] = {}
 
 
 def _json_schema(index: int, separators: tuple[str, str] | None = None) -> Task:

@@ -16,9 +16,6 @@ random weights. To copy:
   make demo CH=6 ARGS='--only load'                     our load generator and `vllm bench serve`, on one server
 """
 
-import tempfile
-from pathlib import Path
-
 import adapters_under_load
 import api_tour
 import client_errors
@@ -30,7 +27,6 @@ import sse_clients
 import tool_loop
 import vision
 from bench_client import BenchClient
-from openai import OpenAI
 
 from common import lengths, models
 from common import load as load_generator
@@ -64,12 +60,11 @@ def endpoints(run):
 def tools(run):
     """How does a model call a function, and how often is the call right?"""
     server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
-    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
     question, rows = "What is 123 + 456?", []
-    for who, text, tokens in [("user", question, 0), *tool_loop.converse(client, model, question)]:
+    for who, text, tokens in [("user", question, 0), *tool_loop.converse(server, model, question)]:
         rows.append({"step": who, "answer": text, "output_tokens": run.count(tokens)})
         run.show(who, text)
-    pieces, tokens = tool_loop.streamed_call(client, model, question)
+    pieces, tokens = tool_loop.streamed_call(server, model, question)
     rows.append({"step": "the same call, streamed", "answer": pieces, "output_tokens": run.count(tokens)})
     count = run.size(full=200, smoke=8)
     run.setting(requests=count, temperature=0.0)
@@ -182,11 +177,12 @@ def streaming(run):
     """What does a stream look like on the wire, and what does each client see of it?"""
     server, tokens = kept_servers.kept(run, "plain"), run.size(full=100, smoke=20)
     body = sse_clients.body_of(run.model.name, "Once upon a time", tokens)
-    run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=run.repeats)
+    rounds = run.size(full=9, smoke=2)
+    run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=rounds)
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
     run.step("one request after the other, through each client in turn")
-    rows = sse_clients.compare(run, server, body, rounds=run.size(full=9, smoke=2))
+    rows = sse_clients.compare(run, server, body, rounds)
     table = pd.DataFrame(rows)
     first = table.iloc[0]
     run.reading(
@@ -201,13 +197,8 @@ def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
     full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 16, 8: 64, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 8: 16})  # by users
-    levels = list(requests_of)
-    output_tokens = 32
-    with (
-        BenchClient() as bench,
-        tempfile.TemporaryDirectory() as folder,
-        load_generator.clients(users=max(levels)) as clients,
-    ):
+    levels, output_tokens = list(requests_of), 32
+    with BenchClient() as bench, load_generator.clients(users=max(levels)) as clients:
         server = kept_servers.kept(run, "plain")
         prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16))
         target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
@@ -216,7 +207,7 @@ def load(run):
         bench.ready()
         clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
         rows = [
-            load_shapes.agreement(run, clients, bench, target, users, requests, Path(folder))
+            load_shapes.agreement(run, clients, bench, target, users, requests, run.logs)
             for users, requests in requests_of.items()
         ]
     table = pd.DataFrame(rows)
@@ -241,7 +232,7 @@ def open_and_closed(run):
     window_s = run.size(full=4.0, smoke=1.0)
     levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[4])
     run.setting(input_tokens=load_shapes.INPUT_TOKENS, window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
-    with load_generator.clients(users=max(levels), requests_per_s=200) as clients:
+    with load_generator.clients(users=max(levels), requests_per_s=500 if run.machine.gpus else 60) as clients:
         clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
         rows = load_shapes.loops(run, clients, target, levels, window_s)
     table = pd.DataFrame(rows)

@@ -7,7 +7,6 @@ from functools import partial
 
 import httpx
 import requests
-from openai import OpenAI
 
 from common import timing
 from common.serving import Server
@@ -49,6 +48,8 @@ def of_lines(lines, begin: float) -> tuple[Stream, int]:
 
 def clients(server: Server, body: dict) -> dict[str, Callable[[], tuple[Stream, int]]]:
     """One streamed request through each client; it returns (arrivals, bytes), 0 bytes where it does not tell."""
+    from openai import OpenAI  # the processes of load generators import the demo anew, and this takes long
+
     url = f"{server.url}/v1/completions"
     plain = httpx.Client(timeout=LIMIT_S, trust_env=False)
     session = requests.Session()

@@ -6,9 +6,6 @@ import json
 import operator
 from concurrent.futures import ThreadPoolExecutor
 
-from openai import OpenAI
-
-from common.course_lm import corpus
 from common.course_lm.corpus_values import Example
 from common.course_lm.prompts import TOOL_CALCULATOR, TOOL_WEATHER
 from common.serving import Server
@@ -35,6 +32,13 @@ def calculator(expression: str) -> str:
 FUNCTIONS = {"calculator": calculator}
 
 
+def openai_client(server: Server):
+    """The official client, without retries: what fails shall be seen."""
+    from openai import OpenAI  # the processes of load generators import the demo anew, and this takes long
+
+    return OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
 def strict(tools: list[dict]) -> list[dict]:
     """The same definitions with "strict": then vLLM constrains the arguments to the function's schema."""
     tools = copy.deepcopy(tools)
@@ -43,8 +47,9 @@ def strict(tools: list[dict]) -> list[dict]:
     return tools
 
 
-def converse(client: OpenAI, model: str, question: str, most_turns: int = 4):
+def converse(server: Server, model: str, question: str, most_turns: int = 4):
     """Ask, run what the model calls, tell it the result, until it answers in words. Yields (who, text, tokens)."""
+    client = openai_client(server)
     messages: list = [{"role": "user", "content": question}]
     for _ in range(most_turns):
         answer = client.chat.completions.create(
@@ -69,10 +74,10 @@ def converse(client: OpenAI, model: str, question: str, most_turns: int = 4):
             messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
 
 
-def streamed_call(client: OpenAI, model: str, question: str) -> tuple[str, int]:
+def streamed_call(server: Server, model: str, question: str) -> tuple[str, int]:
     """(the pieces in which the arguments of a call arrive, tokens)."""
     pieces, usage = [], None
-    for chunk in client.chat.completions.create(
+    for chunk in openai_client(server).chat.completions.create(
         model=model, messages=[{"role": "user", "content": question}], tools=strict([TOOL_CALCULATOR]),
         temperature=0.0, max_tokens=80, stream=True, stream_options={"include_usage": True},
     ):  # fmt: skip
@@ -85,7 +90,9 @@ def streamed_call(client: OpenAI, model: str, question: str) -> tuple[str, int]:
 
 def share_right(run, server: Server, model: str, count: int, is_strict: bool) -> dict[str, object]:
     """Held-out requests that each need one call: how many calls parse, and how many are the right ones, in percent."""
-    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+    from common.course_lm import corpus
+
+    client = openai_client(server)
 
     def ask(example: Example) -> tuple[bool, bool]:
         tools = list(example.tools)
