@@ -143,7 +143,9 @@ def adapter_names(run) -> list[str]:
 
 def small(run) -> dict[str, object]:
     """Engine options of a server whose speed is not measured: ready soon, and little memory."""
-    return {"enforce_eager": True, "enable_prefix_caching": False, "kv_cache_memory_bytes": models.CPU_KV_BYTES}
+    options = {"enforce_eager": True, "enable_prefix_caching": False, "kv_cache_memory_bytes": models.CPU_KV_BYTES}
+    # On a GPU vLLM wants that share to be free, also where the size of the KV cache is given.
+    return options | ({"gpu_memory_utilization": 0.05} if run.machine.gpus else {})
 
 
 def lora_options(slots: int) -> dict[str, object]:
@@ -157,9 +159,12 @@ def of_speed(run) -> dict[str, object]:
     if not run.machine.gpus:
         return options
     # Two of them share a GPU: 8 GiB of KV cache for each, or what is left beside the weights.
-    weights = estimator.weight_bytes(run.model.config, models.dtype(run.machine))
-    left = run.machine.gpus[0].free_bytes / 2 - weights - 4 * GIB
-    return options | {"kv_cache_memory_bytes": int(min(8 * GIB, max(left, GIB))), "max_num_seqs": 256}
+    gpu, weights = run.machine.gpus[0], estimator.weight_bytes(run.model.config, models.dtype(run.machine))
+    kv_cache = int(min(8 * GIB, max(gpu.total_bytes / 2 - weights - 5 * GIB, GIB)))
+    share = (weights + kv_cache + 2 * GIB) / gpu.total_bytes
+    return options | {
+        "kv_cache_memory_bytes": kv_cache, "gpu_memory_utilization": round(share, 2), "max_num_seqs": 256,
+    }  # fmt: skip
 
 
 SERVERS = {"features": _features, "pooling": _pooling, "plain": _plain, "adapted": _adapted}
