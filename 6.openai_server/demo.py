@@ -195,14 +195,14 @@ def streaming(run):
 @chapter.experiment(compare="output_tok_s")
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
-    full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 16, 8: 64, 64: 192, 256: 512}
+    full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 24, 8: 96, 64: 256, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 8: 16})  # by users
-    levels, output_tokens = list(requests_of), 32
+    levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
     with BenchClient() as bench, load_generator.clients(users=max(levels)) as clients:
         server = kept_servers.kept(run, "plain")
-        prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16))
+        prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
         target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
-        run.setting(input_tokens=load_shapes.INPUT_TOKENS, output_tokens=output_tokens, repeats=run.repeats, seed=0)
+        run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=run.repeats, seed=0)
         run.step("importing vllm bench serve")
         bench.ready()
         clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
@@ -225,13 +225,13 @@ def open_and_closed(run):
     """Why do users who wait for their answer and users who just come see two different servers?"""
     server = kept_servers.kept(run, "plain")
     # Answers of unequal length, as a chat service has them, so that no two requests stay in step.
-    sizes = lengths.sample(512, limit=512, scale=1 / 4)
+    sizes = lengths.sample(512, limit=512, scale=1 / 4 if run.machine.gpus else 1 / 8)
     answers = [max(4, size.output_tokens) for size in sizes]
-    prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8))
+    prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=4.0, smoke=1.0)
     levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[4])
-    run.setting(input_tokens=load_shapes.INPUT_TOKENS, window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
+    run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     with load_generator.clients(users=max(levels), requests_per_s=500 if run.machine.gpus else 60) as clients:
         clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
         rows = load_shapes.loops(run, clients, target, levels, window_s)
@@ -249,12 +249,10 @@ def open_and_closed(run):
 def structured_cost(run):
     """What does a constraint cost in tokens per second?"""
     server = kept_servers.kept(run, "plain")
-    tokens = run.size(full=100 if run.machine.gpus else 60, smoke=10)
+    input_tokens, tokens = load_shapes.lengths_of(run)[0], run.size(full=100 if run.machine.gpus else 60, smoke=10)
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
-    prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8))
-    run.setting(
-        input_tokens=load_shapes.INPUT_TOKENS, output_tokens=tokens, warmups=1, repeats=run.repeats, backend="xgrammar"
-    )
+    prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
+    run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, backend="xgrammar")
     rows = []
     with load_generator.clients(users=max(levels)) as clients:
         for users in levels:
@@ -281,10 +279,9 @@ def lora_cost(run):
         kept_servers.close("features", "pooling")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
     users, tokens = run.size(full=64 if run.machine.gpus else 16, smoke=4), run.size(full=60, smoke=10)
-    prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8))
-    run.setting(
-        input_tokens=load_shapes.INPUT_TOKENS, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8
-    )
+    input_tokens = load_shapes.lengths_of(run)[0]
+    prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
+    run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8)
     asked = {
         "no LoRA": (plain, [run.model.name]),
         "base alone": (adapted, [run.model.name]),

@@ -13,7 +13,10 @@ from common.load import Clients, Target
 from common.serving import Server
 from common.timing import Repeats
 
-INPUT_TOKENS = 100
+
+def lengths_of(run) -> tuple[int, int]:
+    """(input tokens, output tokens) of loads of equal requests; short ones on a CPU."""
+    return (100, 32) if run.machine.gpus else (32, 16)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class MixedTarget(Target):
         return super().body(index) | {"model": self.models[index % len(self.models)]}
 
 
-def texts(server: Server, model: str, count: int, tokens: int = INPUT_TOKENS) -> list[str]:
+def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
     """`count` texts of about `tokens` random tokens: the server itself makes texts of token ids."""
     draw, found = random.Random(0), []
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
