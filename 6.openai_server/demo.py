@@ -39,10 +39,10 @@ chapter = Chapter(__file__, speed=True)
 @chapter.experiment(compact=True)
 def endpoints(run):
     """Which endpoints does the server have, and what do the official clients get from them?"""
+    run.model = models.resolve("course-lm")  # its answers count, whatever the model for speed is
     kept_servers.start(run, "pooling")
-    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
-    pooling = kept_servers.kept(run, "pooling")
-    tour = api_tour.Tour(run, server, model)
+    server, pooling = kept_servers.kept(run, "features"), kept_servers.kept(run, "pooling")
+    tour = api_tour.Tour(run, server, run.model.name)
     run.step("calling")
     api_tour.python_clients(tour)
     api_tour.embeddings(tour, pooling)
@@ -59,7 +59,8 @@ def endpoints(run):
 @chapter.experiment(compact=True)
 def tools(run):
     """How does a model call a function, and how often is the call right?"""
-    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
+    run.model = models.resolve("course-lm")
+    server, model = kept_servers.kept(run, "features"), run.model.name
     question, rows = "What is 123 + 456?", []
     for who, text, tokens in [("user", question, 0), *tool_loop.converse(server, model, question)]:
         rows.append({"step": who, "answer": text, "output_tokens": run.count(tokens)})
@@ -84,7 +85,8 @@ def tools(run):
 @chapter.experiment
 def structured(run):
     """How many answers can a program use, with and without a constraint?"""
-    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
+    run.model = models.resolve("course-lm")
+    server, model = kept_servers.kept(run, "features"), run.model.name
     each = run.size(full=50, smoke=6)
     run.setting(requests=each * len(constraints.MAKERS), temperature=0.0, max_tokens=100)
     run.predict("valid with a constraint", 100.0, "%", because="tokens that the grammar forbids cannot be chosen")
@@ -96,14 +98,11 @@ def structured(run):
             found = constraints.ask_all(run, server, model, asked, constrained)
             rows.append({"kind": kind, "constrained": constrained, "requests": each} | found)
     table = pd.DataFrame(rows)
-    mean, right = (
-        table.groupby("constrained")[["valid_pct"]].mean(),
-        table[table.constrained].set_index("kind").right_pct,
-    )
-    run.measured("valid with a constraint", mean.valid_pct[True])
+    valid, right = table.groupby("constrained").valid_pct.mean(), table[table.constrained].set_index("kind").right_pct
+    run.measured("valid with a constraint", valid[True])
     run.reading(
-        f"Without a constraint {mean.valid_pct[False]:.1f} % of the answers are valid, with one "
-        f"{mean.valid_pct[True]:.1f} %. Valid is not right: the same JSON is right in {right['json_schema']:.0f}, "
+        f"Without a constraint {valid[False]:.1f} % of the answers are valid, with one "
+        f"{valid[True]:.1f} %. Valid is not right: the same JSON is right in {right['json_schema']:.0f}, "
         f"{right['json_compact']:.0f} or {right['json_spaced']:.0f} %, as a schema or a grammar says where blanks are."
     )
     return table
@@ -112,9 +111,10 @@ def structured(run):
 @chapter.experiment
 def lora(run):
     """Do three models in one batch each answer as themselves, and does changing adapters disturb anybody?"""
-    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run).name
     if not run.options.only:
         kept_servers.start(run, "plain")  # the experiments after the next need it: it starts meanwhile
+    run.model = models.resolve("course-lm")
+    server, model = kept_servers.kept(run, "features"), run.model.name
     questions, changes = run.size(full=24, smoke=4), run.size(full=8, smoke=2)
     crowd = adapters_under_load.Crowd(run, server, model, questions)
     run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
@@ -149,8 +149,9 @@ def lora(run):
 @chapter.experiment(compact=True)
 def bad_requests(run):
     """What does the server say to every mistake of a client, and does it go on afterwards?"""
+    run.model = model = models.resolve("course-lm")
     kept_servers.start(run, "pooling")
-    server, model = kept_servers.kept(run, "features"), kept_servers.course_lm(run)
+    server = kept_servers.kept(run, "features")
     count, leaving = run.size(full=1000, smoke=100), run.size(full=20, smoke=4)
     run.setting(connections=count, hang_ups=leaving)
     run.step("one mistake after the other")
@@ -308,16 +309,16 @@ def lora_cost(run):
 def multimodal(run):
     """What does an image cost before the first token, and what do the caches save?"""
     kept_servers.close("plain", "adapted", "features", "pooling")
-    model, context = vision.resolve(run), 8192
+    run.model, context = vision.resolve(run), 8192
     sides, counts = run.size(full=[224, 448, 896, 1792], smoke=[224]), run.size(full=[2, 4, 8], smoke=[2])
     mixes = [(1, side) for side in sides] + [(count, 448) for count in counts]
-    llm = run.engine(model=model, **vision.engine_options(max(counts), context))
+    llm = run.engine(**vision.engine_options(max(counts), context))
     questions, rows = vision.Questions(run, llm), []
     run.setting(
         model=model.name, weights="random", warmups=1, repeats=run.repeats, output_tokens=1, max_model_len=context
     )
     passes = "matrix products: four patches of each token through the encoder, one token through the language model"
-    run.predict("the encoder's share", vision.encoder_share(model) * 100, "%", because=passes)
+    run.predict("the encoder's share", vision.encoder_share(run.model) * 100, "%", because=passes)
     for images, side in mixes:
         run.step(f"{images} images of {side} x {side}: new, the same again, and as much text")
         rows.append(vision.measure(questions, images, side, run.repeats))

@@ -103,21 +103,16 @@ def kept(run, name: str) -> Server:
 # ------------------------------------------------------------------ what each server is: (model, words, engine options)
 
 
-def course_lm(run) -> models.Model:
-    """The trained model, for everything that depends on what is said; or the one that --model names."""
-    return models.resolve("course-lm") if run.model.weights == "random" else run.model
-
-
 def _features(run) -> tuple[models.Model, list[str], dict[str, object]]:
     """Adapters, tool calls and constraints: for the experiments whose answers count."""
     words = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--structured-outputs-config", STRUCTURED]
     words += ["--lora-modules", *(f"{name}={models.ADAPTERS / name}" for name in ADAPTERS)]
-    return course_lm(run), [*words, "--enable-prompt-tokens-details"], small(run) | lora_options(SLOTS)
+    return models.resolve("course-lm"), [*words, "--enable-prompt-tokens-details"], small(run) | lora_options(SLOTS)
 
 
 def _pooling(run) -> tuple[models.Model, list[str], dict[str, object]]:
     """course-lm as an embedding model, behind a key."""
-    return course_lm(run), ["--runner", "pooling", "--convert", "embed", "--api-key", API_KEY], small(run)
+    return models.resolve("course-lm"), ["--runner", "pooling", "--convert", "embed", "--api-key", API_KEY], small(run)
 
 
 def _plain(run) -> tuple[models.Model, list[str], dict[str, object]]:
@@ -126,19 +121,19 @@ def _plain(run) -> tuple[models.Model, list[str], dict[str, object]]:
 
 
 def adapted_name(run) -> str:
-    """Which server has adapters for this run's model: "features", unless the model is a shape of random weights."""
-    return "adapted" if run.model.weights == "random" else "features"
+    """Which server has adapters for this run's model: "features" has those of course-lm."""
+    return "features" if run.model.name == "course-lm" else "adapted"
 
 
 def _adapted(run) -> tuple[models.Model, list[str], dict[str, object]]:
-    """A shape of random weights with two random adapters that fit it."""
+    """This run's model, which is not course-lm, with two random adapters that fit its shape."""
     named = random_adapters(run.model.config, run.logs / "adapters", len(ADAPTERS))
     return run.model, ["--lora-modules", *named], of_speed(run) | lora_options(len(ADAPTERS))
 
 
 def adapter_names(run) -> list[str]:
     """The names under which that server has them."""
-    return ["random-0", "random-1"] if run.model.weights == "random" else list(ADAPTERS)
+    return list(ADAPTERS) if run.model.name == "course-lm" else ["random-0", "random-1"]
 
 
 def small(run) -> dict[str, object]:
