@@ -187,8 +187,7 @@ def measure(questions: Questions, images: int, side: int, repeats: int) -> dict[
         return ms
 
     contestants = {"new": partial(image, "new"), "again": partial(image, "again")}
-    if images:
-        ms = timing.alternate(contestants | {"text": questions.text(predicted + 20)}, repeats)
+    ms = timing.alternate(contestants | {"text": questions.text(predicted + 20)}, repeats)
     if tokens < predicted:
         raise Problem(
             f"{images} images of {side} pixels make {tokens} tokens, not {predicted}.", "Record with vLLM 0.32."

@@ -231,6 +231,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "image_tokens": ("tokens", "tokens of the prompt that stand for images"),
     "encoder_ms": ("ms", "time of the vision encoder for a request, by vLLM's own timing; median"),
     "processor_ms": ("ms", "time of a request before the engine: fetching, resizing and cutting images; median"),
+    "cached_encoder_ms": ("ms", "time of the vision encoder when the same images were sent just before"),
+    "cached_processor_ms": ("ms", "time before the engine when the same images were sent just before"),
     "encoder_pct": ("%", "share of the time to first token that the vision encoder takes"),
     "cached_ttft_ms": ("ms", "time to first token when the same images were sent just before; median"),
     "x_cached": ("x", "that over the time to first token with new images"),
