@@ -125,8 +125,16 @@ def embeddings(tour: Tour, pooling: Server) -> None:
 def curl(
     tour: Tour, url: str, endpoint: str, request: str, body: dict | None, read: Callable[[dict], str], key: str = ""
 ) -> None:
-    """One call by curl; `read` takes the answer from the parsed JSON."""
+    """One call by curl, or by httpx where there is none; `read` takes the answer from the parsed JSON."""
     method, path = endpoint.split()
+    if not shutil.which("curl"):
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        begin = time.perf_counter()
+        answer = httpx.request(method, url + path, json=body, headers=headers, timeout=LIMIT_S, trust_env=False)
+        seconds = time.perf_counter() - begin
+        answer.raise_for_status()
+        add_text(tour, "httpx", endpoint, request, answer.text, read, seconds)
+        return
     command = ["curl", "-sS", "--noproxy", "*", "--fail-with-body", "-m", str(LIMIT_S), "-X", method, url + path]
     if key:
         command += ["-H", f"Authorization: Bearer {key}"]
@@ -137,15 +145,19 @@ def curl(
     seconds = time.perf_counter() - begin
     if ended.returncode:
         raise Problem(f"curl {endpoint} failed: {first_line(ended.stdout + ended.stderr)}", "Read the server's log.")
-    got = json.loads(ended.stdout) if ended.stdout.startswith(("{", "[")) else {"text": ended.stdout}
-    tokens = got.get("usage", {}).get("completion_tokens")
-    tour.add("curl", endpoint, request, read(got), tokens, seconds)
+    add_text(tour, "curl", endpoint, request, ended.stdout, read, seconds)
+
+
+def add_text(
+    tour: Tour, client: str, endpoint: str, request: str, text: str, read: Callable[[dict], str], seconds: float
+) -> None:
+    """The row of a call whose answer is JSON, or a text that is none."""
+    got = json.loads(text) if text.startswith(("{", "[")) else {"text": text}
+    tour.add(client, endpoint, request, read(got), got.get("usage", {}).get("completion_tokens"), seconds)
 
 
 def with_curl(tour: Tour) -> None:
     """The endpoints that OpenAI's API lacks, and one that it has."""
-    if not shutil.which("curl"):
-        raise Problem("curl is not installed.", "sudo apt install curl")
     url, model = tour.server.url, {"model": tour.model}
     short = model | {"temperature": 0.0, "max_tokens": 40}
     question, other = "What is TTFT?", [{"role": "user", "content": "What is TPOT?"}]
