@@ -67,7 +67,7 @@ def tools(run):
         run.show(who, text)
     pieces, tokens = tool_loop.streamed_call(server, model, question)
     rows.append({"step": "the same call, streamed", "answer": pieces, "output_tokens": run.count(tokens)})
-    count = run.size(full=200, smoke=8)
+    count = run.size(full=100, smoke=8)
     run.setting(requests=count, temperature=0.0)
     for name, is_strict in (("free arguments", False), ("strict", True)):
         run.step(f"{count} held-out requests, {name}")
@@ -196,7 +196,7 @@ def streaming(run):
 @chapter.experiment(compare="output_tok_s")
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
-    full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 24, 8: 96, 64: 256, 256: 512}
+    full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 8: 16})  # by users
     levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
     with BenchClient() as bench, load_generator.clients(users=max(levels)) as clients:
@@ -230,7 +230,7 @@ def open_and_closed(run):
     answers = [max(4, size.output_tokens) for size in sizes]
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
-    window_s = run.size(full=4.0, smoke=1.0)
+    window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=1.0)
     levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[4])
     run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     with load_generator.clients(users=max(levels), requests_per_s=500 if run.machine.gpus else 60) as clients:

@@ -53,8 +53,10 @@ class KeptServer:
         return self._server
 
     def stop(self) -> None:
+        """End the server. One that is still starting ends when it has started, or with this process (Ctrl-C)."""
         self._stopping.set()
-        self._thread.join()
+        if self._ready.is_set():
+            self._thread.join()
 
 
 _kept: dict[str, KeptServer] = {}

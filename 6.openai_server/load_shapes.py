@@ -9,7 +9,7 @@ import httpx
 from bench_client import BenchClient
 
 from common import timing
-from common.load import Clients, Target
+from common.load import Clients, Load, Target
 from common.serving import Server
 from common.timing import Repeats
 
@@ -83,17 +83,33 @@ def agreement(
     }
 
 
-def loop_row(run, found, loop: str, users: int | None, requests_per_s: float) -> dict[str, object]:
-    """A row of one closed or open loop. Requests in flight follow from Little's law: rate times mean latency."""
+def steady(found: Load, window_s: float) -> tuple[Load, float]:
+    """(the requests of a run's last three quarters, answers per second in that time).
+
+    In the first quarter all users of a closed loop begin at once, and after the window they only finish: neither is
+    what they see in the long run.
+    """
+    first = min(outcome.start_s for outcome in found.outcomes)
+    begin, end = first + window_s / 4, first + window_s
+    within = tuple(outcome for outcome in found.outcomes if begin <= outcome.start_s <= end)
+    answered = max(1, sum(begin <= outcome.end_s <= end for outcome in found.completed))
+    return Load(within or found.outcomes, end - begin), answered / (end - begin)
+
+
+def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, rate: float | None = None) -> dict:
+    """A row of one closed or open loop, in its steady part; the rate of a closed one is what it reached."""
     run.count(found.output_tokens)
-    latencies = [outcome.end_s - outcome.start_s for outcome in found.outcomes]
-    seen = found.latencies_ms()
+    kept, reached = steady(found, window_s)
+    end = min(o.start_s for o in found.outcomes) + window_s
+    waits = [outcome.end_s - outcome.start_s for outcome in kept.outcomes]
+    overlaps = (min(o.end_s, end) - max(o.start_s, end - kept.seconds) for o in found.outcomes)
+    seen = kept.latencies_ms()
     return {
-        "loop": loop, "users": users, "requests_per_s": requests_per_s,
-        "in_flight": sum(latencies) / found.seconds,
+        "loop": loop, "users": users, "requests_per_s": rate or reached,
+        "in_flight": sum(max(0.0, overlap) for overlap in overlaps) / kept.seconds,
         "ttft_p50_ms": seen["ttft_p50_ms"], "ttft_p99_ms": seen["ttft_p99_ms"],
-        "mean_s": sum(latencies) / len(latencies), "p99_s": found.latency_s(99),
-        "requests": len(found.outcomes), "failed": found.failed, "late_ms": found.late_ms,
+        "mean_s": sum(waits) / len(waits), "p99_s": kept.latency_s(99),
+        "requests": len(kept.outcomes), "failed": found.failed, "late_ms": found.late_ms,
     }  # fmt: skip
 
 
@@ -104,14 +120,12 @@ def loops(run, clients: Clients, target: Target, levels: list[int], window_s: fl
     def opened(rate: float, name: str) -> None:
         run.step(f"open loop: {rate:.1f} requests a second")
         found = clients.open_loop(target, max(4, round(rate * window_s)), rate)
-        rows.append(loop_row(run, found, name, None, rate))
+        rows.append(loop_row(run, found, window_s, name, None, rate))
 
     for users in levels:
         run.step(f"closed loop: {users} users")
-        closed = clients.closed_loop(target, users, window_s)
-        rate = len(closed.completed) / closed.seconds
-        rows.append(loop_row(run, closed, "closed", users, rate))
-        opened(rate, "open")
+        rows.append(loop_row(run, clients.closed_loop(target, users, window_s), window_s, "closed", users))
+        opened(rows[-1]["requests_per_s"], "open")
     opened(1.3 * max(row["requests_per_s"] for row in rows), "open, above capacity")
     return rows
 

@@ -16,6 +16,7 @@ import pytest
 from common import hardware, models, serving
 from common.chapters import ROOT, load
 from common.course_lm import corpus
+from common.load import Load, Outcome
 
 FOLDER = ROOT / "6.openai_server"
 sys.path.insert(0, str(FOLDER))
@@ -200,6 +201,20 @@ def test_a_mixed_target_asks_each_model_in_turn():
     target = load_shapes.MixedTarget("http://server", "a", ["x"], 4, models=("a", "b", "c"))
     assert [target.body(index)["model"] for index in range(4)] == ["a", "b", "c", "a"]
     assert target.body(0)["max_tokens"] == 4 and target.body(0)["stream"] is True
+
+
+def test_the_steady_part_of_a_run():
+    """Two users, a second for each answer, a window of 8 s: begun and answered in the last six of them."""
+    ends = [start + 1.0 for start in range(9)]
+    outcomes = tuple(
+        Outcome(start, end, 10, (start + 0.5,), sent_s=start) for _ in range(2) for start, end in enumerate(ends)
+    )
+    kept, reached = load_shapes.steady(Load(outcomes, 9.0), window_s=8.0)
+    assert sorted({outcome.start_s for outcome in kept.outcomes}) == [2, 3, 4, 5, 6, 7, 8] and kept.seconds == 6
+    assert reached == 2 * 7 / 6  # those that end at 2, 3 … 8 s
+    row = load_shapes.loop_row(SimpleNamespace(count=lambda tokens: tokens), Load(outcomes, 9.0), 8.0, "closed", 2)
+    assert row["in_flight"] == 2 and row["mean_s"] == 1.0 and row["ttft_p50_ms"] == 500
+    assert row["requests"] == 14 and row["failed"] == 0
 
 
 METRICS = """# HELP vllm:num_requests_running …
