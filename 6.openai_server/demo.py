@@ -115,7 +115,7 @@ def lora(run):
         kept_servers.start(run, "plain")  # the experiments after the next need it: it starts meanwhile
     run.model = models.resolve("course-lm")
     server, model = kept_servers.kept(run, "features"), run.model.name
-    questions, changes = run.size(full=24, smoke=4), run.size(full=8, smoke=2)
+    questions, changes = run.size(full=24, smoke=2), run.size(full=8, smoke=1)
     crowd = adapters_under_load.Crowd(run, server, model, questions)
     run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
     run.predict("failed requests while adapters change", 0, "requests", because="loading happens between two steps")
@@ -197,7 +197,7 @@ def streaming(run):
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
     full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
-    requests_of = run.size(full=full, smoke={1: 2, 8: 16})  # by users
+    requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
     levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
     with BenchClient() as bench, load_generator.clients(users=max(levels)) as clients:
         server = kept_servers.kept(run, "plain")
@@ -230,8 +230,8 @@ def open_and_closed(run):
     answers = [max(4, size.output_tokens) for size in sizes]
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
-    window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=1.0)
-    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[4])
+    window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=0.5)
+    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2])
     run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     with load_generator.clients(users=max(levels), requests_per_s=500 if run.machine.gpus else 60) as clients:
         clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
@@ -279,7 +279,10 @@ def lora_cost(run):
     if run.machine.gpus:
         kept_servers.close("features", "pooling")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
-    users, tokens = run.size(full=64 if run.machine.gpus else 16, smoke=4), run.size(full=60, smoke=10)
+    users, tokens = (
+        run.size(full=64 if run.machine.gpus else 8, smoke=3),
+        run.size(full=60 if run.machine.gpus else 30, smoke=4),
+    )
     input_tokens = load_shapes.lengths_of(run)[0]
     prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8)
