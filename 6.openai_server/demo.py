@@ -279,11 +279,8 @@ def lora_cost(run):
     if run.machine.gpus:
         kept_servers.close("features", "pooling")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
-    users, tokens = (
-        run.size(full=64 if run.machine.gpus else 8, smoke=3),
-        run.size(full=60 if run.machine.gpus else 30, smoke=4),
-    )
-    input_tokens = load_shapes.lengths_of(run)[0]
+    gpu, (input_tokens, _) = bool(run.machine.gpus), load_shapes.lengths_of(run)
+    users, tokens = run.size(full=64 if gpu else 8, smoke=3), run.size(full=60 if gpu else 30, smoke=4)
     prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8)
     asked = {
