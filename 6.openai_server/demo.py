@@ -284,11 +284,11 @@ def lora_cost(run):
     prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8)
     asked = {
-        "no LoRA": (plain, [run.model.name]),
-        "base alone": (adapted, [run.model.name]),
-        "one adapter": (adapted, names[:1]),
-        "two adapters": (adapted, names),
-        "base and two adapters": (adapted, [run.model.name, *names]),
+        "no_lora": (plain, [run.model.name]),
+        "base_alone": (adapted, [run.model.name]),
+        "one_adapter": (adapted, names[:1]),
+        "two_adapters": (adapted, names),
+        "base_and_two_adapters": (adapted, [run.model.name, *names]),
     }
     targets = {
         case: load_shapes.MixedTarget(server.url, wanted[0], prompts, tokens, models=tuple(wanted))
@@ -299,8 +299,8 @@ def lora_cost(run):
         table = pd.DataFrame(load_shapes.rates(run, clients, targets, users, "case", "x_none"))
     x = table.set_index("case").x_none
     run.reading(
-        f"A server that can serve adapters makes {x['base alone']:.2f} times the tokens of one that can't, for the "
-        f"same base model; with base and two adapters in one batch it is {x['base and two adapters']:.2f} times."
+        f"A server that can serve adapters makes {x['base_alone']:.2f} times the tokens of one that can't, for the "
+        f"same base model; with base and two adapters in one batch it is {x['base_and_two_adapters']:.2f} times."
     )
     return table
 
