@@ -111,10 +111,10 @@ def structured(run):
 @chapter.experiment
 def lora(run):
     """Do three models in one batch each answer as themselves, and does changing adapters disturb anybody?"""
-    if not run.options.only:
-        kept_servers.start(run, "plain")  # the experiments after the next need it: it starts meanwhile
-    run.model = models.resolve("course-lm")
+    speed, run.model = run.model, models.resolve("course-lm")
     server, model = kept_servers.kept(run, "features"), run.model.name
+    if not run.options.only:  # what the experiments after the next need: it starts meanwhile
+        kept_servers.start(run, "plain", speed)
     questions, changes = run.size(full=24, smoke=2), run.size(full=8, smoke=1)
     crowd = adapters_under_load.Crowd(run, server, model, questions)
     run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
@@ -275,9 +275,10 @@ def structured_cost(run):
 @chapter.experiment
 def lora_cost(run):
     """What do adapters cost in tokens per second, against a server that knows of none?"""
+    if not kept_servers.two_fit(run):
+        kept_servers.close("plain")
+        run.model = models.resolve("course-lm")
     plain = kept_servers.kept(run, "plain")
-    if run.machine.gpus:
-        kept_servers.close("features", "pooling")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
     gpu, (input_tokens, _) = bool(run.machine.gpus), load_shapes.lengths_of(run)
     users, tokens = run.size(full=64 if gpu else 8, smoke=3), run.size(full=60 if gpu else 30, smoke=4)

@@ -45,8 +45,12 @@ class KeptServer:
         finally:
             self._ready.set()
 
-    def wait(self) -> Server:
+    def started(self) -> None:
+        """Wait until it has started, or failed to."""
         self._ready.wait()
+
+    def wait(self) -> Server:
+        self.started()
         if self._error:
             raise self._error
         self._server.check()
@@ -78,11 +82,11 @@ def close(*names: str) -> None:
             _kept.pop(name).stop()
 
 
-def start(run, name: str) -> None:
-    """Begin to start the server of that name, unless it is kept already."""
+def start(run, name: str, model: models.Model | None = None) -> None:
+    """Begin to start the server of that name, unless it is kept already; `model` instead of this run's own."""
     if name in _kept:
         return
-    model, options, arguments = SERVERS[name](run)
+    model, options, arguments = SERVERS[name](run, model or run.model)
     if run.options.trace:
         arguments["scheduler_cls"] = trace.SCHEDULER
     # The first request with log-probabilities compiles for some seconds, on a CPU where nothing else is compiled.
@@ -92,9 +96,14 @@ def start(run, name: str) -> None:
 
 
 def kept(run, name: str) -> Server:
-    """The server of that name, ready to answer. Raises what its start raised, and Problem if it has ended since."""
+    """The server of that name, ready to answer. Raises what its start raised, and Problem if it has ended since.
+
+    By then no other one is starting: nothing is measured beside a start.
+    """
     start(run, name)
     run.step(f"starting vllm serve ({name})")
+    for server in _kept.values():
+        server.started()
     try:
         return _kept[name].wait()
     except Exception:
@@ -105,37 +114,49 @@ def kept(run, name: str) -> Server:
 # ------------------------------------------------------------------ what each server is: (model, words, engine options)
 
 
-def _features(run) -> tuple[models.Model, list[str], dict[str, object]]:
-    """Adapters, tool calls and constraints: for the experiments whose answers count."""
+def _features(run, model: models.Model) -> tuple[models.Model, list[str], dict[str, object]]:
+    """course-lm with adapters, tool calls and constraints: for the experiments whose answers count."""
     words = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--structured-outputs-config", STRUCTURED]
     words += ["--lora-modules", *(f"{name}={models.ADAPTERS / name}" for name in ADAPTERS)]
-    return models.resolve("course-lm"), [*words, "--enable-prompt-tokens-details"], small(run) | lora_options(SLOTS)
+    return model, [*words, "--enable-prompt-tokens-details"], small(run) | lora_options(SLOTS)
 
 
-def _pooling(run) -> tuple[models.Model, list[str], dict[str, object]]:
+def _pooling(run, model: models.Model) -> tuple[models.Model, list[str], dict[str, object]]:
     """course-lm as an embedding model, behind a key."""
-    return models.resolve("course-lm"), ["--runner", "pooling", "--convert", "embed", "--api-key", API_KEY], small(run)
+    return model, ["--runner", "pooling", "--convert", "embed", "--api-key", API_KEY], small(run)
 
 
-def _plain(run) -> tuple[models.Model, list[str], dict[str, object]]:
-    """This run's model as it comes."""
-    return run.model, ["--structured-outputs-config", STRUCTURED], of_speed(run)
+def _plain(run, model: models.Model) -> tuple[models.Model, list[str], dict[str, object]]:
+    """The model for speed, as it comes."""
+    return model, ["--structured-outputs-config", STRUCTURED], of_speed(run, model)
+
+
+def _adapted(run, model: models.Model) -> tuple[models.Model, list[str], dict[str, object]]:
+    """The model for speed with two adapters: course-lm's own, or random ones that fit another model's shape."""
+    named = [f"{name}={models.ADAPTERS / name}" for name in ADAPTERS]
+    if model.name != "course-lm":
+        named = random_adapters(model.config, run.logs / "adapters", len(ADAPTERS))
+    return model, ["--lora-modules", *named], of_speed(run, model) | lora_options(len(ADAPTERS))
 
 
 def adapted_name(run) -> str:
-    """Which server has adapters for this run's model: "features" has those of course-lm."""
-    return "features" if run.model.name == "course-lm" else "adapted"
-
-
-def _adapted(run) -> tuple[models.Model, list[str], dict[str, object]]:
-    """This run's model, which is not course-lm, with two random adapters that fit its shape."""
-    named = random_adapters(run.model.config, run.logs / "adapters", len(ADAPTERS))
-    return run.model, ["--lora-modules", *named], of_speed(run) | lora_options(len(ADAPTERS))
+    """Which server has adapters for this run's model; without a GPU "features" is as good, and there already."""
+    return "adapted" if run.machine.gpus or run.model.name != "course-lm" else "features"
 
 
 def adapter_names(run) -> list[str]:
     """The names under which that server has them."""
-    return list(ADAPTERS) if run.model.name == "course-lm" else ["random-0", "random-1"]
+    return list(ADAPTERS) if run.model.name == "course-lm" else [f"random-{i}" for i in range(len(ADAPTERS))]
+
+
+def two_fit(run) -> bool:
+    """Whether two servers of this run's model fit its GPU side by side."""
+    gpus = run.machine.gpus
+    return not gpus or 2 * (weight_bytes(run, run.model) + 5 * GIB) <= gpus[0].total_bytes
+
+
+def weight_bytes(run, model: models.Model) -> int:
+    return estimator.weight_bytes(model.config, models.dtype(run.machine))
 
 
 def small(run) -> dict[str, object]:
@@ -150,18 +171,16 @@ def lora_options(slots: int) -> dict[str, object]:
     return {"enable_lora": True, "max_loras": slots, "max_lora_rank": 8}
 
 
-def of_speed(run) -> dict[str, object]:
+def of_speed(run, model: models.Model) -> dict[str, object]:
     """Engine options of a server whose speed is measured: no figure may come from the prefix cache."""
     options: dict[str, object] = {"enable_prefix_caching": False}
     if not run.machine.gpus:
         return options
     # Two of them share a GPU: 8 GiB of KV cache for each, or what is left beside the weights.
-    gpu, weights = run.machine.gpus[0], estimator.weight_bytes(run.model.config, models.dtype(run.machine))
-    kv_cache = int(min(8 * GIB, max(gpu.total_bytes / 2 - weights - 5 * GIB, GIB)))
-    share = (weights + kv_cache + 2 * GIB) / gpu.total_bytes
-    return options | {
-        "kv_cache_memory_bytes": kv_cache, "gpu_memory_utilization": round(share, 2), "max_num_seqs": 256,
-    }  # fmt: skip
+    total, weights = run.machine.gpus[0].total_bytes, weight_bytes(run, model)
+    kv_cache = int(min(8 * GIB, max(total / 2 - weights - 5 * GIB, GIB)))
+    share = round((weights + kv_cache + 2 * GIB) / total, 2)
+    return options | {"kv_cache_memory_bytes": kv_cache, "gpu_memory_utilization": share, "max_num_seqs": 256}
 
 
 SERVERS = {"features": _features, "pooling": _pooling, "plain": _plain, "adapted": _adapted}

@@ -185,8 +185,8 @@ def test_a_failed_start_is_raised_and_tried_afresh(run, started):
 
 
 def test_every_server_of_the_demo_has_a_command_line(run):
-    for name in ("features", "pooling", "plain"):
-        model, words, arguments = kept_servers.SERVERS[name](run)
+    for name in kept_servers.SERVERS:
+        model, words, arguments = kept_servers.SERVERS[name](run, run.model)
         command = serving.vllm_command(model, run.machine, 8000, *words, **arguments)
         assert command.count("--enforce-eager") == 1
         assert len([word for word in command if word.startswith("--")]) == len(
