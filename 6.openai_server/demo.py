@@ -111,10 +111,11 @@ def structured(run):
 @chapter.experiment
 def lora(run):
     """Do three models in one batch each answer as themselves, and does changing adapters disturb anybody?"""
+    ahead = kept_servers.for_speed(run)
     speed, run.model = run.model, models.resolve("course-lm")
     server, model = kept_servers.kept(run, "features"), run.model.name
-    if not run.options.only:  # what the experiments after the next need: it starts meanwhile
-        kept_servers.start(run, "plain", speed)
+    for name in ahead if not run.options.only else ():  # the experiments after the next need them: they start meanwhile
+        kept_servers.start(run, name, speed)
     questions, changes = run.size(full=24, smoke=2), run.size(full=8, smoke=1)
     crowd = adapters_under_load.Crowd(run, server, model, questions)
     run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
@@ -137,10 +138,10 @@ def lora(run):
     base = table[table.adapter == "base"].set_index("case")
     disturbed = table[table.case == "while_adapters_change"]
     run.measured("failed requests while adapters change", disturbed.failed.sum())
-    run.setting(load_ms=Repeats(tuple(seconds)).median * 1e3)
+    run.setting(load_ms=(load_ms := Repeats(tuple(seconds)).median * 1e3))
     run.reading(
         f"{changes} adapters came and went; of {disturbed.requests.sum()} requests meanwhile {disturbed.failed.sum()} "
-        f"failed, and a load took {Repeats(tuple(seconds)).median * 1e3:.0f} ms. With every slot taken the base model "
+        f"failed, and a load took {load_ms:.0f} ms. With every slot taken the base model "
         f"answers {base.right_pct['every_slot_taken']:.0f} % right, before {base.right_pct['in_one_batch']:.0f}."
     )
     return table
@@ -183,8 +184,7 @@ def streaming(run):
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
     run.step("one request after the other, through each client in turn")
-    rows = sse_clients.compare(run, server, body, rounds)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(sse_clients.compare(run, server, body, rounds))
     first = table.iloc[0]
     run.reading(
         f"The first token is there after {first.ttft_ms:.1f} ms and each further one {first.itl_p50_ms:.2f} ms later; "

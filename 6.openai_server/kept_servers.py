@@ -155,6 +155,11 @@ def two_fit(run) -> bool:
     return not gpus or 2 * (weight_bytes(run, run.model) + 5 * GIB) <= gpus[0].total_bytes
 
 
+def for_speed(run) -> tuple[str, ...]:
+    """The servers of this run's model: those that later experiments will ask for."""
+    return ("plain", "adapted") if adapted_name(run) == "adapted" and two_fit(run) else ("plain",)
+
+
 def weight_bytes(run, model: models.Model) -> int:
     return estimator.weight_bytes(model.config, models.dtype(run.machine))
 
