@@ -43,7 +43,6 @@ def endpoints(run):
     kept_servers.start(run, "pooling")
     server, pooling = kept_servers.kept(run, "features"), kept_servers.kept(run, "pooling")
     tour = api_tour.Tour(run, server, run.model.name)
-    run.step("calling")
     api_tour.python_clients(tour)
     api_tour.embeddings(tour, pooling)
     api_tour.with_curl(tour)
@@ -138,7 +137,8 @@ def lora(run):
     base = table[table.adapter == "base"].set_index("case")
     disturbed = table[table.case == "while_adapters_change"]
     run.measured("failed requests while adapters change", disturbed.failed.sum())
-    run.setting(load_ms=(load_ms := Repeats(tuple(seconds)).median * 1e3))
+    load_ms = Repeats(tuple(seconds)).median * 1e3
+    run.setting(load_ms=load_ms)
     run.reading(
         f"{changes} adapters came and went; of {disturbed.requests.sum()} requests meanwhile {disturbed.failed.sum()} "
         f"failed, and a load took {load_ms:.0f} ms. With every slot taken the base model "
@@ -155,7 +155,6 @@ def bad_requests(run):
     server = kept_servers.kept(run, "features")
     count, leaving = run.size(full=1000, smoke=100), run.size(full=20, smoke=4)
     run.setting(connections=count, hang_ups=leaving)
-    run.step("one mistake after the other")
     rows = client_errors.send_all(server, model.name, model.config["max_position_embeddings"])
     run.step("clients that hang up")
     rows.append(client_errors.hang_ups(server, model.name, leaving))
