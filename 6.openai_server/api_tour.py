@@ -16,6 +16,7 @@ from common.serving import Server
 NODE = Path(__file__).parent / "node"
 QUESTION = [{"role": "user", "content": "What is TTFT?"}]
 LIMIT_S = 60
+OLDEST_NODE = 20  # what OpenAI's package asks for
 
 
 class Tour:
@@ -203,6 +204,9 @@ def node_missing() -> str:
     """Why the Node client can't run here; empty if it can. Installs its one package, if npm can reach a registry."""
     if not shutil.which("node") or not shutil.which("npm"):
         return "node and npm are not installed (sudo apt install nodejs npm)"
+    version = subprocess.run(["node", "--version"], check=False, capture_output=True, text=True).stdout.strip()
+    if int(version.removeprefix("v").split(".")[0] or 0) < OLDEST_NODE:
+        return f"Node {OLDEST_NODE} or newer is needed, and this is {version} (https://nodejs.org)"
     if (NODE / "node_modules" / "openai").exists():
         return ""
     command = ["npm", "ci", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=20000"]
