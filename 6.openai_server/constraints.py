@@ -15,6 +15,7 @@ import jsonschema
 from common.course_lm import corpus_values as values
 from common.course_lm.corpus_extraction import meeting
 from common.course_lm.corpus_sql import TABLES
+from common.course_lm.corpus_words import WEEKDAYS
 from common.course_lm.prompts import SYSTEM_BRIEF, rag_prompt
 from common.serving import Server
 
@@ -97,7 +98,7 @@ def _choice(index: int) -> Task:
     record = meeting(draw := Random(f"choice {index}"), values.HELD_OUT)
     sentence = values.fill(draw, "The {topic} meeting of {organiser} is on {day} at {hour} in room {room}.", **record)
     question = rag_prompt("On which day is the meeting?", [sentence])
-    choices = values.WEEKDAYS
+    choices = WEEKDAYS
     return Task(
         "choice", [{"role": "user", "content": question}], {"structured_outputs": {"choice": list(choices)}},
         lambda text: text in choices, lambda text: text == record["day"],
@@ -129,8 +130,7 @@ order ::= "" | " ORDER BY " column
 def _grammar(index: int) -> Task:
     """A question on a table to a query that the database can run, by the sql adapter."""
     example = _held_out("sql", index)
-    table = next(name for name in TABLES if f"Table {name} " in example.messages[0]["content"])
-    words, numbers = TABLES[table]
+    table, words, numbers = next(each for each in TABLES if f"Table {each[0]} " in example.messages[0]["content"])
 
     def valid(text: str) -> bool:
         database = sqlite3.connect(":memory:")

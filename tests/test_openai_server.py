@@ -62,7 +62,7 @@ def gold(kind: str, index: int) -> str:
         return json.dumps(json.loads(example.keys[0]), separators=constraints.COMPACT, ensure_ascii=False)
     if kind == "choice":
         question = constraints.tasks(kind, index + 1)[index].messages[0]["content"]
-        return next(day for day in constraints.values.WEEKDAYS if day in question)
+        return next(day for day in constraints.WEEKDAYS if day in question)
     return corpus.held_out(skills.get(kind, "sql"), index + 1)[index].keys[0]
 
 
