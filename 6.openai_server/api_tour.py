@@ -1,6 +1,7 @@
 """Every endpoint that a chat or batch application uses, called by the official clients of its API."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -202,13 +203,17 @@ def with_node(tour: Tour, pooling: Server) -> None:
 
 def node_missing() -> str:
     """Why the Node client can't run here; empty if it can. Installs its one package, if npm can reach a registry."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        return "node and npm are not installed (sudo apt install nodejs npm)"
+    fix = f"install Node {OLDEST_NODE} or newer, from https://nodejs.org or by `npm install --global node@22`"
+    if not shutil.which("node"):
+        return f"there is no node on the PATH; {fix}"
     version = subprocess.run(["node", "--version"], check=False, capture_output=True, text=True).stdout.strip()
-    if int(version.removeprefix("v").split(".")[0] or 0) < OLDEST_NODE:
-        return f"Node {OLDEST_NODE} or newer is needed, and this is {version} (https://nodejs.org)"
+    major = re.match(r"v(\d+)\.", version)
+    if not major or int(major[1]) < OLDEST_NODE:
+        return f"OpenAI's package needs Node {OLDEST_NODE}, and this is {version or 'no Node'}; {fix}"
     if (NODE / "node_modules" / "openai").exists():
         return ""
+    if not shutil.which("npm"):
+        return "there is no npm to install OpenAI's package with"
     command = ["npm", "ci", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=20000"]
     ended = subprocess.run(command, check=False, cwd=NODE, capture_output=True, text=True, timeout=120)
     return "" if ended.returncode == 0 else f"npm ci failed: {first_line(ended.stderr)}"

@@ -26,7 +26,6 @@ import pandas as pd
 import sse_clients
 import tool_loop
 import vision
-from bench_client import BenchClient
 
 from common import lengths, models
 from common import load as load_generator
@@ -39,9 +38,8 @@ chapter = Chapter(__file__, speed=True)
 @chapter.experiment(compact=True)
 def endpoints(run):
     """Which endpoints does the server have, and what do the official clients get from them?"""
-    run.model = models.resolve("course-lm")  # its answers count, whatever the model for speed is
-    kept_servers.start(run, "pooling")
     server, pooling = kept_servers.kept(run, "features"), kept_servers.kept(run, "pooling")
+    run.model = kept_servers.COURSE_LM  # its answers count, whatever the model for speed is
     tour = api_tour.Tour(run, server, run.model.name)
     api_tour.python_clients(tour)
     api_tour.embeddings(tour, pooling)
@@ -58,15 +56,16 @@ def endpoints(run):
 @chapter.experiment(compact=True)
 def tools(run):
     """How does a model call a function, and how often is the call right?"""
-    run.model = models.resolve("course-lm")
-    server, model = kept_servers.kept(run, "features"), run.model.name
+    server = kept_servers.kept(run, "features")
+    run.model = kept_servers.COURSE_LM
+    model = run.model.name
     question, rows = "What is 123 + 456?", []
     for who, text, tokens in [("user", question, 0), *tool_loop.converse(server, model, question)]:
         rows.append({"step": who, "answer": text, "output_tokens": run.count(tokens)})
         run.show(who, text)
     pieces, tokens = tool_loop.streamed_call(server, model, question)
     rows.append({"step": "the same call, streamed", "answer": pieces, "output_tokens": run.count(tokens)})
-    count = run.size(full=100, smoke=8)
+    count = run.size(full=100, smoke=4)
     run.setting(requests=count, temperature=0.0)
     for name, is_strict in (("free arguments", False), ("strict", True)):
         run.step(f"{count} held-out requests, {name}")
@@ -84,9 +83,10 @@ def tools(run):
 @chapter.experiment
 def structured(run):
     """How many answers can a program use, with and without a constraint?"""
-    run.model = models.resolve("course-lm")
-    server, model = kept_servers.kept(run, "features"), run.model.name
-    each = run.size(full=50, smoke=6)
+    server = kept_servers.kept(run, "features")
+    run.model = kept_servers.COURSE_LM
+    model = run.model.name
+    each = run.size(full=50, smoke=2)
     run.setting(requests=each * len(constraints.MAKERS), temperature=0.0, max_tokens=100)
     run.predict("valid with a constraint", 100.0, "%", because="tokens that the grammar forbids cannot be chosen")
     rows = []
@@ -110,13 +110,10 @@ def structured(run):
 @chapter.experiment
 def lora(run):
     """Do three models in one batch each answer as themselves, and does changing adapters disturb anybody?"""
-    ahead = kept_servers.for_speed(run)
-    speed, run.model = run.model, models.resolve("course-lm")
-    server, model = kept_servers.kept(run, "features"), run.model.name
-    for name in ahead if not run.options.only else ():  # the experiments after the next need them: they start meanwhile
-        kept_servers.start(run, name, speed)
-    questions, changes = run.size(full=24, smoke=2), run.size(full=8, smoke=1)
-    crowd = adapters_under_load.Crowd(run, server, model, questions)
+    server = kept_servers.kept(run, "features")
+    run.model = kept_servers.COURSE_LM
+    questions, changes = run.size(full=24, smoke=1), run.size(full=8, smoke=1)
+    crowd = adapters_under_load.Crowd(run, server, run.model.name, questions)
     run.setting(questions_each=questions, users_each=adapters_under_load.USERS_EACH, changes=changes)
     run.predict("failed requests while adapters change", 0, "requests", because="loading happens between two steps")
     run.step("base, chinese and sql, in one batch")
@@ -129,7 +126,7 @@ def lora(run):
         seconds = adapters_under_load.change(server, changes)
     rows += crowd.rows("while_adapters_change")
     run.step("the same, after an adapter was loaded into every slot")
-    adapters_under_load.fill(server, kept_servers.SLOTS - len(kept_servers.ADAPTERS) - changes)
+    adapters_under_load.fill(server, kept_servers.slots(run) - len(kept_servers.ADAPTERS) - changes)
     with crowd.asking():
         pass
     rows += crowd.rows("every_slot_taken")
@@ -150,10 +147,9 @@ def lora(run):
 @chapter.experiment(compact=True)
 def bad_requests(run):
     """What does the server say to every mistake of a client, and does it go on afterwards?"""
-    run.model = model = models.resolve("course-lm")
-    kept_servers.start(run, "pooling")
     server = kept_servers.kept(run, "features")
-    count, leaving = run.size(full=1000, smoke=100), run.size(full=20, smoke=4)
+    run.model = model = kept_servers.COURSE_LM
+    count, leaving = run.size(full=1000, smoke=50), run.size(full=20, smoke=4)
     run.setting(connections=count, hang_ups=leaving)
     rows = client_errors.send_all(server, model.name, model.config["max_position_embeddings"])
     run.step("clients that hang up")
@@ -178,7 +174,7 @@ def streaming(run):
     """What does a stream look like on the wire, and what does each client see of it?"""
     server, tokens = kept_servers.kept(run, "plain"), run.size(full=100, smoke=20)
     body = sse_clients.body_of(run.model.name, "Once upon a time", tokens)
-    rounds = run.size(full=9, smoke=2)
+    rounds = run.size(full=9, smoke=1)
     run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=rounds)
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
@@ -198,18 +194,16 @@ def load(run):
     full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
     levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
-    with BenchClient() as bench, load_generator.clients(users=max(levels)) as clients:
-        server = kept_servers.kept(run, "plain")
-        prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
-        target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
-        run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=run.repeats, seed=0)
-        run.step("importing vllm bench serve")
-        bench.ready()
-        clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
-        rows = [
-            load_shapes.agreement(run, clients, bench, target, users, requests, run.logs)
-            for users, requests in requests_of.items()
-        ]
+    server, bench = kept_servers.kept(run, "plain"), kept_servers.bench()
+    clients = kept_servers.clients(users=max(levels))
+    prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
+    target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
+    run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=run.repeats, seed=0)
+    clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
+    rows = [
+        load_shapes.agreement(run, clients, bench, target, users, requests, run.logs)
+        for users, requests in requests_of.items()
+    ]
     table = pd.DataFrame(rows)
     rate, ttft = table.tok_s_difference_pct.abs().max(), table.ttft_difference_pct.abs().max()
     run.reading(
@@ -229,12 +223,13 @@ def open_and_closed(run):
     answers = [max(4, size.output_tokens) for size in sizes]
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
-    window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=0.5)
+    window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=0.3)
     levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2])
     run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
-    with load_generator.clients(users=max(levels), requests_per_s=500 if run.machine.gpus else 60) as clients:
-        clients.closed_loop(target, users=2, seconds=0.5)  # warm-up
-        rows = load_shapes.loops(run, clients, target, levels, window_s)
+    rate = run.size(full=500 if run.machine.gpus else 60, smoke=20)
+    clients = kept_servers.clients(users=max(levels), requests_per_s=rate)
+    clients.closed_loop(target, users=2, seconds=run.size(full=0.5, smoke=0.0))  # warm-up
+    rows = load_shapes.loops(run, clients, target, levels, window_s)
     table = pd.DataFrame(rows)
     closed, opened, over = table.iloc[-3], table.iloc[-2], table.iloc[-1]
     run.reading(
@@ -253,15 +248,14 @@ def structured_cost(run):
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
     prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, backend="xgrammar")
-    rows = []
-    with load_generator.clients(users=max(levels)) as clients:
-        for users in levels:
-            run.step(f"{users} users, each kind of constraint in turn")
-            targets = {
-                kind: load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
-                for kind, extra in constraints.ENDLESS.items()
-            }
-            rows += load_shapes.rates(run, clients, targets, users, "kind", "x_free")
+    rows, clients = [], kept_servers.clients(users=max(levels))
+    for users in levels:
+        run.step(f"{users} users, each kind of constraint in turn")
+        targets = {
+            kind: load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
+            for kind, extra in constraints.ENDLESS.items()
+        }
+        rows += load_shapes.rates(run, clients, targets, users, "kind", "x_free")
     table = pd.DataFrame(rows)
     most = table[(table.users == levels[-1]) & (table.kind != "none")].set_index("kind").x_free
     run.reading(
@@ -276,7 +270,7 @@ def lora_cost(run):
     """What do adapters cost in tokens per second, against a server that knows of none?"""
     if not kept_servers.two_fit(run):
         kept_servers.close("plain")
-        run.model = models.resolve("course-lm")
+        run.model = kept_servers.COURSE_LM
     plain = kept_servers.kept(run, "plain")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
     gpu, (input_tokens, _) = bool(run.machine.gpus), load_shapes.lengths_of(run)
@@ -294,9 +288,8 @@ def lora_cost(run):
         case: load_shapes.MixedTarget(server.url, wanted[0], prompts, tokens, models=tuple(wanted))
         for case, (server, wanted) in asked.items()
     }
-    with load_generator.clients(users=users) as clients:
-        run.step(f"{users} users, each mix in turn")
-        table = pd.DataFrame(load_shapes.rates(run, clients, targets, users, "case", "x_none"))
+    run.step(f"{users} users, each mix in turn")
+    table = pd.DataFrame(load_shapes.rates(run, kept_servers.clients(users=users), targets, users, "case", "x_none"))
     x = table.set_index("case").x_none
     run.reading(
         f"A server that can serve adapters makes {x['base_alone']:.2f} times the tokens of one that can't, for the "

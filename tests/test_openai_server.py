@@ -135,10 +135,10 @@ def test_strict_leaves_the_definitions_alone():
 
 @pytest.fixture
 def run(tmp_path):
-    options = SimpleNamespace(trace=None)
+    options = SimpleNamespace(trace=None, only=["tools"], resume=False)
     return SimpleNamespace(
         options=options, machine=SimpleNamespace(gpus=()), model=models.resolve("course-lm"), logs=tmp_path,
-        step=lambda text: None,
+        step=lambda text: None, size=lambda full, smoke: full,
     )  # fmt: skip
 
 
@@ -176,6 +176,32 @@ def test_a_server_starts_once_and_is_closed(run, started):
     assert started.running == 0
 
 
+def test_what_the_chosen_experiments_need_starts_at_once(run, started):
+    chapter = load(FOLDER / "demo.py").chapter
+    assert set().union(*kept_servers.ASKED_BY.values()) == chapter.experiments.keys() - {"multimodal"}
+    run.options.only = None
+    assert kept_servers.needed(run) == ["features", "pooling", "plain"]  # without a GPU
+    run.options.only = ["bad_requests", "multimodal"]
+    kept_servers.kept(run, "features")
+    assert sorted(started.names) == ["server-features", "server-pooling"]
+
+
+def test_a_resumed_run_starts_what_it_is_asked_for(run, started):
+    run.options.only, run.options.resume = None, True
+    kept_servers.kept(run, "plain")
+    assert started.names == ["server-plain"]
+
+
+def test_client_processes_are_used_again(run, monkeypatch):
+    monkeypatch.setattr(kept_servers.load, "Clients", lambda processes: SimpleNamespace(of=processes, __exit__=list))
+    with kept_servers.closing():
+        few = kept_servers.clients(users=3)
+        assert kept_servers.clients(users=32) is few and few.of == 1
+        assert kept_servers.clients(users=33).of == kept_servers.clients(users=4, requests_per_s=60).of == 2
+    with kept_servers.closing():
+        assert kept_servers.clients(users=3) is not few, "those were closed"
+
+
 def test_a_failed_start_is_raised_and_tried_afresh(run, started):
     started.error = RuntimeError("no memory")
     with pytest.raises(RuntimeError, match="no memory"):
@@ -186,7 +212,7 @@ def test_a_failed_start_is_raised_and_tried_afresh(run, started):
 
 def test_every_server_of_the_demo_has_a_command_line(run):
     for name in kept_servers.SERVERS:
-        model, words, arguments = kept_servers.SERVERS[name](run, run.model)
+        model, words, arguments = kept_servers.SERVERS[name](run)
         command = serving.vllm_command(model, run.machine, 8000, *words, **arguments)
         assert command.count("--enforce-eager") == 1
         assert len([word for word in command if word.startswith("--")]) == len(
@@ -328,6 +354,25 @@ def test_the_node_package_is_pinned():
     assert "resolved" not in (FOLDER / "node" / "package-lock.json").read_text(), "a registry's address is in the lock"
 
 
+@pytest.mark.parametrize(
+    "says,reason",
+    [
+        (None, "there is no node on the PATH; install Node 20"),
+        ("v18.20.4", "needs Node 20, and this is v18.20.4; install"),
+        ("", "this is no Node"),
+        ("v20.0.0", "^there is no npm"),
+    ],
+)
+def test_why_node_can_not_run_is_told(says, reason, tmp_path, monkeypatch):
+    if says is not None:
+        node = tmp_path / "node"
+        node.write_text(f"#!/bin/sh\necho {says}\n")
+        node.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(api_tour, "NODE", tmp_path)
+    assert re.search(reason, api_tour.node_missing())
+
+
 # ---------------------------------------------------------------------------------------------------- exercises
 
 # (what our solution says, what a wrong one says, words of the message)
@@ -381,7 +426,7 @@ def test_node(server):
     """The client for Node against a real server; without Node, or without its package, the reason is the skip's."""
     reason = api_tour.node_missing()
     if reason:
-        pytest.skip(f"{reason}; or, in 6.openai_server/node: npm ci")
+        pytest.skip(reason)
     command = [shutil.which("node"), "client.mjs", server.url, "course-lm"]
     ended = subprocess.run(command, cwd=FOLDER / "node", capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
