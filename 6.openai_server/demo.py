@@ -174,7 +174,7 @@ def streaming(run):
     """What does a stream look like on the wire, and what does each client see of it?"""
     server, tokens = kept_servers.kept(run, "plain"), run.size(full=100, smoke=20)
     body = sse_clients.body_of(run.model.name, "Once upon a time", tokens)
-    rounds = run.size(full=9, smoke=1)
+    rounds = run.size(full=9 if run.machine.gpus else 5, smoke=1)
     run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=rounds)
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
@@ -244,7 +244,7 @@ def open_and_closed(run):
 def structured_cost(run):
     """What does a constraint cost in tokens per second?"""
     server = kept_servers.kept(run, "plain")
-    input_tokens, tokens = load_shapes.lengths_of(run)[0], run.size(full=100 if run.machine.gpus else 60, smoke=10)
+    input_tokens, tokens = load_shapes.lengths_of(run)[0], run.size(full=100 if run.machine.gpus else 40, smoke=10)
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
     prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, backend="xgrammar")
