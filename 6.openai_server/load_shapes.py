@@ -79,7 +79,7 @@ def agreement(
         "failed": sum(each["failed"] for both in seen.values() for each in both),
         "spread_pct": rates["course"].spread_pct,
         "bench_spread_pct": rates["bench"].spread_pct,
-        "ttft_spread_pct": of["ttft_p50_ms"].spread_pct,
+        "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
     }
 
 
