@@ -1,10 +1,12 @@
 """What all tests share: skips for hardware that is not there, and machines that one can only imagine here."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from common import hardware
+from common import hardware, results
+from common.chapters import load
 
 # A shell that starts the tests in the background ignores SIGINT, and children inherit that: without this line no
 # test could interrupt a demo.
@@ -18,6 +20,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if item.get_closest_marker("multigpu") and count < 2:
             item.add_marker(pytest.mark.skip(reason="needs two NVIDIA GPUs"))
+
+
+@pytest.fixture
+def waiting_for_a_gpu():
+    """A function: the experiments of a chapter that need a GPU, where no GPU has recorded that chapter yet."""
+
+    def waiting(folder: Path) -> set[str]:
+        if set(results.read_all(folder)) - {"cpu"}:
+            return set()
+        return {name for name, experiment in load(folder / "demo.py").chapter.experiments.items() if experiment.gpu}
+
+    return waiting
 
 
 @pytest.fixture

@@ -1,0 +1,55 @@
+"""`vllm bench serve` in a process that stays: its own code and options, imported once instead of once for each run."""
+
+import json
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+
+from common.load import Target
+
+
+def _imported() -> bool:
+    import vllm.benchmarks.serve  # noqa: F401, what takes the time
+
+    return True
+
+
+def _bench(words: Sequence[str]) -> dict:
+    from vllm.benchmarks import serve
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser()
+    serve.add_cli_args(parser)
+    return serve.main(parser.parse_args(list(words)))
+
+
+class BenchClient:
+    """A context manager; the import goes on in the background from the moment that it is made."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._imported: Future = self._pool.submit(_imported)
+
+    def __enter__(self) -> "BenchClient":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def ready(self) -> None:
+        """Wait for the import. Raises what it raised."""
+        self._imported.result()
+
+    def closed_loop(self, target: Target, tokenizer: str, folder: Path, users: int, requests: int) -> dict:
+        """The JSON that `vllm bench serve` writes, for the same prompts and lengths as `target` has."""
+        prompts = folder / "bench-prompts.jsonl"
+        lines = (json.dumps({"prompt": target.prompts[i % len(target.prompts)]}) for i in range(requests))
+        prompts.write_text("\n".join(lines) + "\n")
+        words = ["--base-url", target.url, "--backend", "openai", "--endpoint", "/v1/completions"]
+        words += ["--model", target.model, "--served-model-name", target.model, "--tokenizer", tokenizer]
+        words += ["--dataset-name", "custom", "--dataset-path", str(prompts), "--skip-chat-template"]
+        words += ["--custom-output-len", str(target.max_tokens), "--ignore-eos", "--temperature", "0"]
+        words += ["--num-prompts", str(requests), "--max-concurrency", str(users), "--disable-tqdm"]
+        words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99"]
+        return self._pool.submit(_bench, words).result()

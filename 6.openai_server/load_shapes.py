@@ -1,0 +1,149 @@
+"""Loads for one server: prompts as text, closed and open loops, and the same by `vllm bench serve`."""
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+from bench_client import BenchClient
+
+from common import timing
+from common.load import Clients, Load, Target
+from common.serving import Server
+from common.timing import Repeats
+
+
+def lengths_of(run) -> tuple[int, int]:
+    """(input tokens, output tokens) of loads of equal requests; short ones on a CPU."""
+    return (100, 32) if run.machine.gpus else (32, 16)
+
+
+@dataclass(frozen=True)
+class MixedTarget(Target):
+    """Requests that go to several models of one server in turn: a base model and its adapters."""
+
+    models: tuple[str, ...] = ()
+
+    def body(self, index: int) -> dict:
+        return super().body(index) | {"model": self.models[index % len(self.models)]}
+
+
+def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
+    """`count` texts of about `tokens` random tokens: the server itself makes texts of token ids."""
+    draw, found = random.Random(0), []
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        for _ in range(count):
+            ids = [draw.randrange(1000, 10_000) for _ in range(tokens)]
+            found.append(client.post("/detokenize", json={"model": model, "tokens": ids}).json()["prompt"])
+    return found
+
+
+def agreement(
+    run, clients: Clients, bench: BenchClient, target: Target, users: int, requests: int, folder: Path
+) -> dict[str, object]:
+    """One number of users by both tools, alternated; a row of medians."""
+    seen: dict[str, list] = {"course": [], "bench": []}
+
+    def ours() -> float:
+        run.step(f"{users} users: this course's load generator, {requests} requests")
+        found = clients.closed_loop(target, users, seconds=0.0, at_least=requests // users)
+        run.count(found.output_tokens)
+        seen["course"].append(found.latencies_ms() | {"failed": found.failed})
+        return found.output_tok_s
+
+    def theirs() -> float:
+        run.step(f"{users} users: vllm bench serve, {requests} requests")
+        found = bench.closed_loop(target, run.model.path, folder, users, requests)
+        run.count(found["total_output_tokens"])
+        seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": requests - found["completed"]})
+        return found["output_throughput"]
+
+    rates = timing.alternate({"course": ours, "bench": theirs}, run.repeats, warmups=0)
+    of = {
+        name: Repeats(tuple(each[name] for each in seen["course"]))
+        for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
+    }
+    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in seen["bench"])).median
+    return {
+        "users": users,
+        "output_tok_s": rates["course"].median,
+        "bench_tok_s": rates["bench"].median,
+        "tok_s_difference_pct": (rates["course"].median / rates["bench"].median - 1) * 100,
+        "ttft_p50_ms": of["ttft_p50_ms"].median,
+        "bench_ttft_p50_ms": bench_ttft,
+        "ttft_difference_pct": (of["ttft_p50_ms"].median / bench_ttft - 1) * 100,
+        "ttft_p99_ms": of["ttft_p99_ms"].median,
+        "tpot_p50_ms": of["tpot_p50_ms"].median,
+        "requests": requests,
+        "failed": sum(each["failed"] for both in seen.values() for each in both),
+        "spread_pct": rates["course"].spread_pct,
+        "bench_spread_pct": rates["bench"].spread_pct,
+        "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
+    }
+
+
+def steady(found: Load, window_s: float) -> tuple[Load, float]:
+    """(the requests of a run's last three quarters, answers per second in that time).
+
+    In the first quarter all users of a closed loop begin at once, and after the window they only finish: neither is
+    what they see in the long run.
+    """
+    first = min(outcome.start_s for outcome in found.outcomes)
+    begin, end = first + window_s / 4, first + window_s
+    within = tuple(outcome for outcome in found.outcomes if begin <= outcome.start_s <= end)
+    answered = max(1, sum(begin <= outcome.end_s <= end for outcome in found.completed))
+    return Load(within or found.outcomes, end - begin), answered / (end - begin)
+
+
+def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, rate: float | None = None) -> dict:
+    """A row of one closed or open loop, in its steady part; the rate of a closed one is what it reached."""
+    run.count(found.output_tokens)
+    kept, reached = steady(found, window_s)
+    end = min(o.start_s for o in found.outcomes) + window_s
+    waits = [outcome.end_s - outcome.start_s for outcome in kept.outcomes]
+    overlaps = (min(o.end_s, end) - max(o.start_s, end - kept.seconds) for o in found.outcomes)
+    seen = kept.latencies_ms()
+    return {
+        "loop": loop, "users": users, "requests_per_s": rate or reached,
+        "in_flight": sum(max(0.0, overlap) for overlap in overlaps) / kept.seconds,
+        "ttft_p50_ms": seen["ttft_p50_ms"], "ttft_p99_ms": seen["ttft_p99_ms"],
+        "mean_s": sum(waits) / len(waits), "p99_s": kept.latency_s(99),
+        "requests": len(kept.outcomes), "failed": found.failed, "late_ms": found.late_ms,
+    }  # fmt: skip
+
+
+def loops(run, clients: Clients, target: Target, levels: list[int], window_s: float) -> list[dict]:
+    """For each number of users a closed loop, then an open one at the rate it reached; last, one above capacity."""
+    rows: list[dict] = []
+
+    def opened(rate: float, name: str) -> None:
+        run.step(f"open loop: {rate:.1f} requests a second")
+        found = clients.open_loop(target, max(4, round(rate * window_s)), rate)
+        rows.append(loop_row(run, found, window_s, name, None, rate))
+
+    for users in levels:
+        run.step(f"closed loop: {users} users")
+        rows.append(loop_row(run, clients.closed_loop(target, users, window_s), window_s, "closed", users))
+        opened(rows[-1]["requests_per_s"], "open")
+    opened(1.3 * max(row["requests_per_s"] for row in rows), "open, above capacity")
+    return rows
+
+
+def rates(run, clients: Clients, targets: dict[str, Target], users: int, name: str, over_first: str) -> list[dict]:
+    """Tokens per second of each target with as many users, in turns: rows of medians, with the ratio to the first."""
+
+    def rate(target: Target) -> float:
+        found = clients.closed_loop(target, users, seconds=0.0, at_least=run.size(full=2, smoke=1))
+        if found.failed:
+            raise RuntimeError(next(outcome.error for outcome in found.outcomes if outcome.error))
+        run.count(found.output_tokens)
+        return found.output_tok_s
+
+    measured = timing.alternate({case: partial(rate, target) for case, target in targets.items()}, run.repeats)
+    first = next(iter(measured.values())).median
+    return [
+        {name: case, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,
+         over_first: found.median / first}
+        for case, found in measured.items()
+    ]  # fmt: skip

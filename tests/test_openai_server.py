@@ -1,0 +1,473 @@
+"""Chapter 6: its tasks and their judges, tools, servers that are kept, shapes with images, exercises, a real server."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from common import hardware, models, serving
+from common.chapters import ROOT, load
+from common.course_lm import corpus
+from common.load import Load, Outcome
+
+FOLDER = ROOT / "6.openai_server"
+sys.path.insert(0, str(FOLDER))
+try:
+    import adapters_under_load
+    import api_tour
+    import client_errors
+    import constraints
+    import kept_servers
+    import load_shapes
+    import sse_clients
+    import tool_loop
+    import vision
+finally:
+    sys.path.remove(str(FOLDER))
+
+
+# ---------------------------------------------------------------------------------------------------- constraints
+
+
+def accepts(constraint: dict, text: str) -> bool:
+    """Whether xgrammar, compiled from what a request would send, lets this text through."""
+    from xgrammar.testing import _is_grammar_accept_string as accepted
+
+    if "response_format" in constraint:
+        import xgrammar
+
+        schema = constraint["response_format"]["json_schema"]["schema"]
+        return accepted(xgrammar.Grammar.from_json_schema(json.dumps(schema)), text)
+    wanted = constraint["structured_outputs"]
+    if "choice" in wanted:
+        return text in wanted["choice"]
+    if "regex" in wanted:
+        return re.fullmatch(wanted["regex"], text) is not None
+    return accepted(wanted["grammar"], text)
+
+
+def gold(kind: str, index: int) -> str:
+    """The right answer to a task, as course-lm was taught to write it."""
+    skills = {"json_schema": "json", "json_spaced": "json", "regex": "arithmetic", "regex_told": "arithmetic"}
+    if kind == "json_compact":
+        example = corpus.held_out("json", index + 1)[index]
+        return json.dumps(json.loads(example.keys[0]), separators=constraints.COMPACT, ensure_ascii=False)
+    if kind == "choice":
+        question = constraints.tasks(kind, index + 1)[index].messages[0]["content"]
+        return next(day for day in constraints.WEEKDAYS if day in question)
+    return corpus.held_out(skills.get(kind, "sql"), index + 1)[index].keys[0]
+
+
+@pytest.mark.parametrize("kind", constraints.MAKERS)
+def test_the_right_answer_is_valid_right_and_allowed(kind):
+    for index, task in enumerate(constraints.tasks(kind, 12)):
+        answer = gold(kind, index)
+        assert task.valid(answer) and task.right(answer), answer
+        assert accepts(task.constraint, answer), f"the constraint forbids {answer}: {task.constraint}"
+
+
+@pytest.mark.parametrize(
+    "kind,answer",
+    [
+        ("json_schema", "{}"),
+        ("json_schema", "The city is Oslo."),
+        ("choice", "It is on Monday."),
+        ("regex", "1 + 2 = 3"),
+        ("regex", "007"),
+        ("grammar", "SELECT mood FROM nowhere WHERE mood = 'good';"),
+        ("grammar", "SELECT"),
+    ],
+)
+def test_what_is_not_valid_is_not_allowed_either(kind, answer):
+    for task in constraints.tasks(kind, 6):
+        assert not task.valid(answer)
+        assert not accepts(task.constraint, answer)
+
+
+def test_blanks_are_where_the_separators_have_them():
+    fields = {"name": "string", "age": "integer"}
+    record = {"name": "Ada", "age": 36}
+    for separators, other in (
+        (constraints.COMPACT, constraints.SPACED),
+        (constraints.SPACED, constraints.COMPACT),
+    ):
+        grammar = {"structured_outputs": {"grammar": constraints.object_grammar(fields, *separators)}}
+        assert accepts(grammar, json.dumps(record, separators=separators))
+        assert not accepts(grammar, json.dumps(record, separators=other))
+        assert not accepts(grammar, json.dumps({"name": "Ada"}, separators=separators))
+
+
+def test_a_second_statement_is_no_valid_query():
+    task = constraints.tasks("grammar", 1)[0]
+    assert not task.valid(gold("grammar", 0) + " DROP TABLE orders;")
+
+
+# ---------------------------------------------------------------------------------------------------- tools
+
+
+@pytest.mark.parametrize("text,value", [("123 + 456", "579"), ("2*(3-1)", "4"), ("7/2", "3.5")])
+def test_calculator(text, value):
+    assert tool_loop.calculator(text) == value
+
+
+@pytest.mark.parametrize("text", ["__import__('os').getcwd()", "2**999999", "1 +", "[1]", "'a' + 'b'", "True + 1"])
+def test_calculator_refuses_what_is_no_sum(text):
+    with pytest.raises(ValueError):
+        tool_loop.calculator(text)
+
+
+def test_strict_leaves_the_definitions_alone():
+    given = [tool_loop.TOOL_CALCULATOR]
+    assert tool_loop.strict(given)[0]["function"]["strict"] is True
+    assert "strict" not in given[0]["function"]
+
+
+# ---------------------------------------------------------------------------------------------------- kept servers
+
+
+@pytest.fixture
+def run(tmp_path):
+    options = SimpleNamespace(trace=None, only=["tools"], resume=False)
+    return SimpleNamespace(
+        options=options, machine=SimpleNamespace(gpus=()), model=models.resolve("course-lm"), logs=tmp_path,
+        step=lambda text: None, size=lambda full, smoke: full,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Fake servers; the list of what was started, which a test may make fail."""
+    calls = SimpleNamespace(names=[], running=0, error=None)
+
+    @contextmanager
+    def serve(model, machine, log, *options, **arguments):
+        calls.names.append(log.stem)
+        if calls.error:
+            raise calls.error
+        time.sleep(0.05)
+        calls.running += 1
+        try:
+            yield SimpleNamespace(url="http://server", check=lambda: None)
+        finally:
+            calls.running -= 1
+
+    monkeypatch.setattr(serving, "serve", serve)
+    with kept_servers.closing():
+        yield calls
+
+
+def test_a_server_starts_once_and_is_closed(run, started):
+    with kept_servers.closing():
+        first = kept_servers.kept(run, "features")
+        assert kept_servers.kept(run, "features") is first
+        kept_servers.start(run, "pooling")
+        kept_servers.kept(run, "pooling")
+        assert started.names == ["server-features", "server-pooling"] and started.running == 2
+        kept_servers.close("features", "plain")
+        assert started.running == 1
+    assert started.running == 0
+
+
+def test_what_the_chosen_experiments_need_starts_at_once(run, started):
+    chapter = load(FOLDER / "demo.py").chapter
+    assert set().union(*kept_servers.ASKED_BY.values()) == chapter.experiments.keys() - {"multimodal"}
+    run.options.only = None
+    assert kept_servers.needed(run) == ["features", "pooling", "plain"]  # without a GPU
+    run.options.only = ["bad_requests", "multimodal"]
+    kept_servers.kept(run, "features")
+    assert sorted(started.names) == ["server-features", "server-pooling"]
+
+
+def test_a_resumed_run_starts_what_it_is_asked_for(run, started):
+    run.options.only, run.options.resume = None, True
+    kept_servers.kept(run, "plain")
+    assert started.names == ["server-plain"]
+
+
+def test_client_processes_are_used_again(run, monkeypatch):
+    monkeypatch.setattr(kept_servers.load, "Clients", lambda processes: SimpleNamespace(of=processes, __exit__=list))
+    with kept_servers.closing():
+        few = kept_servers.clients(users=3)
+        assert kept_servers.clients(users=32) is few and few.of == 1
+        assert kept_servers.clients(users=33).of == kept_servers.clients(users=4, requests_per_s=60).of == 2
+    with kept_servers.closing():
+        assert kept_servers.clients(users=3) is not few, "those were closed"
+
+
+def test_a_failed_start_is_raised_and_tried_afresh(run, started):
+    started.error = RuntimeError("no memory")
+    with pytest.raises(RuntimeError, match="no memory"):
+        kept_servers.kept(run, "plain")
+    started.error = None
+    assert kept_servers.kept(run, "plain").url == "http://server"
+
+
+def test_every_server_of_the_demo_has_a_command_line(run):
+    for name in kept_servers.SERVERS:
+        model, words, arguments = kept_servers.SERVERS[name](run)
+        command = serving.vllm_command(model, run.machine, 8000, *words, **arguments)
+        assert command.count("--enforce-eager") == 1
+        assert len([word for word in command if word.startswith("--")]) == len(
+            {word for word in command if word.startswith("--")}
+        ), f"an option twice: {command}"
+
+
+# ---------------------------------------------------------------------------------------------------- loads, metrics
+
+
+def test_a_mixed_target_asks_each_model_in_turn():
+    target = load_shapes.MixedTarget("http://server", "a", ["x"], 4, models=("a", "b", "c"))
+    assert [target.body(index)["model"] for index in range(4)] == ["a", "b", "c", "a"]
+    assert target.body(0)["max_tokens"] == 4 and target.body(0)["stream"] is True
+
+
+def test_the_steady_part_of_a_run():
+    """Two users, a second for each answer, a window of 8 s: begun and answered in the last six of them."""
+    ends = [start + 1.0 for start in range(9)]
+    outcomes = tuple(
+        Outcome(start, end, 10, (start + 0.5,), sent_s=start) for _ in range(2) for start, end in enumerate(ends)
+    )
+    kept, reached = load_shapes.steady(Load(outcomes, 9.0), window_s=8.0)
+    assert sorted({outcome.start_s for outcome in kept.outcomes}) == [2, 3, 4, 5, 6, 7, 8] and kept.seconds == 6
+    assert reached == 2 * 7 / 6  # those that end at 2, 3 … 8 s
+    row = load_shapes.loop_row(SimpleNamespace(count=lambda tokens: tokens), Load(outcomes, 9.0), 8.0, "closed", 2)
+    assert row["in_flight"] == 2 and row["mean_s"] == 1.0 and row["ttft_p50_ms"] == 500
+    assert row["requests"] == 14 and row["failed"] == 0
+
+
+METRICS = """# HELP vllm:num_requests_running …
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 9.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"} 7.0
+vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 1.0
+vllm:lora_requests_info{max_lora="3",running_lora_adapters="sql,chinese",waiting_lora_adapters=""} 1.7e+09
+vllm:time_to_first_token_seconds_sum{engine="0",model_name="m"} 1.5
+vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 10.0
+vllm:inter_token_latency_seconds_sum{engine="0",model_name="m"} 2.0
+vllm:inter_token_latency_seconds_count{engine="0",model_name="m"} 400.0
+"""
+
+
+def test_metrics_are_read(monkeypatch):
+    for module in (client_errors, adapters_under_load, sse_clients):
+        monkeypatch.setattr(module.httpx, "get", lambda *_, **__: SimpleNamespace(text=METRICS))
+    server = SimpleNamespace(url="http://server", log="log")
+    assert client_errors.state(server) == {"running": 3, "waiting": 2, "kv_usage": 0.25, "aborted": 1}
+    assert adapters_under_load.batched_together(server)
+    found = sse_clients.server_side(server)
+    assert found == {"time_to_first_token_seconds": (1.5, 10), "inter_token_latency_seconds": (2.0, 400)}
+    with pytest.raises(client_errors.Problem, match="still running"):
+        client_errors.settle(server, limit_s=0.1)
+
+
+def test_only_events_with_text_are_counted():
+    lines = [
+        'data: {"choices":[{"text":"a"}]}', "", ": keep-alive", 'data: {"choices":[{"text":"b"}]}', "",
+        'data: {"choices":[],"usage":{"completion_tokens":2}}', "", "data: [DONE]",
+    ]  # fmt: skip
+    stream, size = sse_clients.of_lines(lines, begin=0.0)
+    assert len(stream.token_s) == 2 and size == sum(len(line) + 1 for line in lines)
+    assert len(sse_clients.of_lines([line.encode() for line in lines], begin=0.0)[0].token_s) == 2
+
+
+# ---------------------------------------------------------------------------------------------------- shapes
+
+
+def test_random_adapters_fit_the_shape(tmp_path):
+    from safetensors.torch import load_file
+
+    config = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2}  # fmt: skip
+    named = adapters_under_load.random_adapters(config, tmp_path, 2)
+    assert [name.split("=")[0] for name in named] == ["random-0", "random-1"]
+    tensors = load_file(tmp_path / "random-0" / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 7 * 2
+    prefix = "base_model.model.model.layers.1."
+    assert tensors[prefix + "self_attn.k_proj.lora_B.weight"].shape == (32, 8)
+    assert tensors[prefix + "mlp.down_proj.lora_A.weight"].shape == (8, 128)
+    settings = json.loads((tmp_path / "random-1" / "adapter_config.json").read_text())
+    assert settings["r"] == 8 and len(settings["target_modules"]) == 7
+
+
+def test_the_files_of_the_vision_shape(tmp_path):
+    from tokenizers import Tokenizer
+
+    folder = tmp_path / "vl"
+    vision.write_files(folder, vision.config("qwen2.5-0.5b"), "qwen2.5-0.5b")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text, number in vision.SPECIAL.items():
+        assert tokenizer.token_to_id(text) == number
+        assert tokenizer.encode(text, add_special_tokens=False).ids == [number]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["vision_config"]["out_hidden_size"] == config["hidden_size"] == 896
+    assert config["image_token_id"] == vision.SPECIAL["<|image_pad|>"]
+    assert {"preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja"} <= {
+        file.name for file in folder.iterdir()
+    }
+
+
+def test_the_vision_template_marks_each_image():
+    import jinja2
+
+    parts = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    text = jinja2.Template(vision.TEMPLATE).render(
+        messages=[{"role": "user", "content": parts}, {"role": "assistant", "content": "A fox."}],
+        add_generation_prompt=True,
+    )
+    assert text == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What?<|im_end|>\n"
+        "<|im_start|>assistant\nA fox.<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_images_have_the_size_that_was_asked_for():
+    import base64
+    import io
+
+    from PIL import Image
+
+    first, other = vision.image_url(224, 1), vision.image_url(224, 2)
+    picture = Image.open(io.BytesIO(base64.b64decode(first.split(",")[1])))
+    assert picture.size == (224, 224) and first != other and first == vision.image_url(224, 1)
+
+
+# ---------------------------------------------------------------------------------------------------- Node
+
+
+def test_the_node_package_is_pinned():
+    package = json.loads((FOLDER / "node" / "package.json").read_text())
+    lock = json.loads((FOLDER / "node" / "package-lock.json").read_text())
+    ((name, version),) = package["dependencies"].items()
+    assert name == "openai" and re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert lock["packages"]["node_modules/openai"]["version"] == version
+    assert lock["packages"]["node_modules/openai"]["integrity"].startswith("sha512-")
+    assert "resolved" not in (FOLDER / "node" / "package-lock.json").read_text(), "a registry's address is in the lock"
+
+
+@pytest.mark.parametrize(
+    "says,reason",
+    [
+        (None, "there is no node on the PATH; install Node 20"),
+        ("v18.20.4", "needs Node 20, and this is v18.20.4; install"),
+        ("", "this is no Node"),
+        ("v20.0.0", "^there is no npm"),
+    ],
+)
+def test_why_node_can_not_run_is_told(says, reason, tmp_path, monkeypatch):
+    if says is not None:
+        node = tmp_path / "node"
+        node.write_text(f"#!/bin/sh\necho {says}\n")
+        node.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(api_tour, "NODE", tmp_path)
+    assert re.search(reason, api_tour.node_missing())
+
+
+# ---------------------------------------------------------------------------------------------------- exercises
+
+# (what our solution says, what a wrong one says, words of the message)
+MISTAKES = (
+    ("if chunk.choices else", "if True else", "IndexError in text_of"),
+    ("self.count(self.messages) + self.max_tokens >", "self.count(self.messages) >", "22 are one too many"),
+    ("first : first + 2", "first : first + 1", "a turn goes whole"),
+    (
+        "pieces.append(piece)\n                        yield piece",
+        "pieces.append(piece)\n                yield from pieces",
+        "it waits instead of streaming",
+    ),
+    ("            self.messages.pop()\n", "            pass\n", "the question stays"),
+    ("self._answered(pieces)\n            raise", "raise", "nothing of the answer is kept"),
+    (r"(?![\d]|[.,]\d)", "", "124 is another number"),
+    ("min(2 * tokens, self.most_tokens)", "2 * tokens", "most_tokens is 50"),
+    ('choice.finish_reason != "length"', "True", "ExtractionError in extract"),
+)
+
+
+def test_mistakes_in_the_exercises_are_told_in_words(tmp_path):
+    solutions = (FOLDER / "solutions.py").read_text()
+
+    def outcome(mistake: tuple[str, str, str]) -> tuple[int, str]:
+        right, wrong, _ = mistake
+        assert right in solutions, right
+        file = tmp_path / f"mine-{MISTAKES.index(mistake)}.py"
+        file.write_text(solutions.replace(right, wrong))
+        command = [sys.executable, "-m", "common.check", "6", "--file", str(file)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+        return ended.returncode, " ".join((ended.stdout + ended.stderr).split())
+
+    with ThreadPoolExecutor(2) as pool:
+        for mistake, (status, printed) in zip(MISTAKES, pool.map(outcome, MISTAKES), strict=True):
+            assert status == 1, f"not caught: {mistake[1]!r}"
+            assert re.search(mistake[2], printed), f"{mistake}: {printed}"
+
+
+# ---------------------------------------------------------------------------------------------------- a real server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    log = tmp_path_factory.mktemp("chapter-6") / "server.log"
+    with serving.serve(models.resolve("course-lm"), hardware.machine(), log, enforce_eager=True) as started:
+        yield started
+
+
+@pytest.mark.engine
+def test_node(server):
+    """The client for Node against a real server; without Node, or without its package, the reason is the skip's."""
+    reason = api_tour.node_missing()
+    if reason:
+        pytest.skip(reason)
+    command = [shutil.which("node"), "client.mjs", server.url, "course-lm"]
+    ended = subprocess.run(command, cwd=FOLDER / "node", capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    found = {row["endpoint"]: row for row in map(json.loads, ended.stdout.splitlines())}
+    assert found["GET /v1/models"]["answer"] == "course-lm"
+    whole, streamed = found["POST /v1/chat/completions"], found["POST /v1/chat/completions, streamed"]
+    assert whole["answer"] == streamed["answer"] != "" and whole["tokens"] == streamed["tokens"] > 1
+    assert found["POST /v1/completions"]["tokens"] == 20
+    assert found["POST /v1/responses"]["answer"]
+    assert found["POST /v1/chat/completions, refused"]["answer"].startswith("BadRequestError: 400")
+
+
+@pytest.mark.engine
+def test_our_solutions_against_a_real_server(server):
+    from openai import OpenAI
+
+    solutions = load(FOLDER / "solutions.py")
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+    extractor = solutions.Extractor(client, "course-lm", {"name": str, "age": int, "level": ["low", "high"]}, 8)
+    for text in ("Marta is 44, has a home in Oslo and a job as a baker.", "There is nobody here."):
+        record = extractor.extract(text)
+        assert list(record) == ["name", "age", "level"] and isinstance(record["age"], int)
+        assert record["level"] in ("low", "high")
+    assert solutions.unfounded({"name": "Zyx"}, "There is nobody here.") == ["name"]
+
+    chat = solutions.Chat(client, "course-lm", solutions.counter(server.url, "course-lm"), context=2048, max_tokens=60)
+    answer = "".join(chat.ask("What is TTFT?"))
+    assert answer and chat.messages[-1] == {"role": "assistant", "content": answer}
+    pieces = chat.ask("Write a long story about a fox.")
+    next(pieces)
+    pieces.close()
+    assert client_errors.settle(server, limit_s=20)["running"] == 0
+    question = {"role": "user", "content": "What is 20 + 30?"}
+    chat.context = chat.count([question]) + chat.max_tokens  # now the turns before have to go
+    assert "".join(chat.ask(question["content"])) and chat.messages[:-1] == [question]
+
+
+@pytest.mark.engine
+def test_hang_ups_and_a_crowd_leave_nothing_behind(server):
+    hung_up = client_errors.hang_ups(server, "course-lm", 3)
+    assert hung_up["good_after"] and hung_up["kv_usage_pct"] == 0
+    crowd = client_errors.many_at_once(server, "course-lm", 40)
+    assert crowd["status"] == "40 × 200" and crowd["good_after"] and crowd["kv_usage_pct"] == 0
+    assert threading.active_count() < 50
