@@ -1,0 +1,157 @@
+"""Chapter 5: the loop that answers a file of prompts, with a fake engine and a real one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from batch_files import BATCH_JOB, FOLDER, RUNNER, answer_all, lines, prompts, write
+
+from common.chapters import load
+
+# --------------------------------------------------------------------------------------------------------- the loop
+
+
+class FakeEngine:
+    """As much of vLLM's engine as the loop asks for: answers the latest two in each step, and counts those inside."""
+
+    def __init__(self, max_num_seqs: int = 4):
+        self.llm_engine = self
+        self.renderer = self
+        self.engine_core = None  # no process of its own
+        self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=max_num_seqs))
+        self.running, self.most, self.aborted, self.limits = {}, 0, [], []
+
+    def render_cmpl(self, asked):
+        if asked[0].get("prompt") == "number 5":
+            raise ValueError("this prompt is too long")
+        return asked
+
+    def add_request(self, name, asked, sampling):
+        self.running[name] = asked
+        self.limits.append(sampling.max_tokens)
+        self.most = max(self.most, len(self.running))
+
+    def step(self):
+        done = list(self.running)[-2:]  # the latest first: nothing may depend on the order
+        for name in done:
+            asked = self.running.pop(name)
+            if asked.get("prompt") == "number 13":
+                raise KeyboardInterrupt
+            answer = SimpleNamespace(text=f"<{asked.get('prompt')}>", finish_reason="stop", token_ids=[1, 2, 3])
+            yield SimpleNamespace(request_id=name, outputs=[answer], prompt_token_ids=[1])
+
+    def abort_request(self, names, internal):
+        self.aborted += names
+
+
+def sampling():
+    from vllm import SamplingParams
+
+    return SamplingParams(max_tokens=9)
+
+
+def test_the_loop_keeps_the_window_full_and_no_fuller(tmp_path):
+    file = write(tmp_path / "p.jsonl", *({"prompt": f"number {n}", "max_tokens": n} for n in range(14, 64)))
+    engine, told = FakeEngine(), []
+    with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
+        progress = RUNNER.run(engine, job, sampling(), on_progress=lambda p: told.append(str(p)), every_s=0)
+    assert engine.most == 8 and not engine.aborted
+    assert (progress.done, progress.failed, progress.output_tokens) == (50, 0, 150)
+    assert sorted(engine.limits) == list(range(14, 64)), "a prompt's own max_tokens goes first"
+    assert told[-1].startswith("50 of 50 (100.0 %)") and " left" in told[3]
+    assert {line["answer"] for line in lines(tmp_path / "a.jsonl")} == {f"<number {n}>" for n in range(14, 64)}
+
+
+def test_a_prompt_the_engine_refuses_is_an_error_line_and_ctrl_c_loses_nothing(tmp_path):
+    file, engine = prompts(tmp_path / "p.jsonl", 30), FakeEngine()
+    with pytest.raises(KeyboardInterrupt), BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
+        RUNNER.run(engine, job, sampling())
+    assert engine.aborted, "requests were left in the engine"
+    assert lines(tmp_path / "a.errors.jsonl") == [{"line": 5, "error": "this prompt is too long"}]
+    before = {line["line"] for line in lines(tmp_path / "a.jsonl")}
+    with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
+        answer_all(job)
+    seen = Counter(line["line"] for line in lines(tmp_path / "a.jsonl"))
+    assert before and seen == Counter(n for n in range(1, 31) if n != 5)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    killed = load(FOLDER / "killed_jobs.py")
+
+    def peak_mb(count: int) -> float:
+        killed.write_short(tmp_path / "p.jsonl", count)
+
+        def work() -> None:
+            with BATCH_JOB.BatchJob(tmp_path / "p.jsonl", tmp_path / f"{count}.jsonl", {}) as job:
+                assert RUNNER.run(FakeEngine(256), job, sampling()).done == count
+
+        return killed.peak_mb(work)
+
+    peak_mb(1000)  # what is loaded and allocated once
+    assert peak_mb(50_000) < peak_mb(1000) + 8
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
+    assert RUNNER.main([str(tmp_path / "none.jsonl"), str(tmp_path / "a.jsonl")]) == 1
+    assert "can't be read" in capsys.readouterr().err
+    file = prompts(tmp_path / "p.jsonl", 2)
+    assert RUNNER.main([str(file), str(tmp_path / "a.jsonl"), "--model", "course-ml"]) == 1
+    assert "Did you mean course-lm?" in capsys.readouterr().err
+    assert RUNNER.main([str(file), str(tmp_path / "a.jsonl"), "--temperature", "-1"]) == 1
+    assert "These sampling options can't be" in capsys.readouterr().err
+
+
+def test_duration():
+    assert [RUNNER.duration(s) for s in (0.4, 59.4, 185, 7800)] == ["0 s", "59 s", "3 min 05 s", "2 h 10 min"]
+
+
+@pytest.mark.engine
+def test_the_runner_answers_with_a_real_engine(tmp_path):
+    question = {"messages": [{"role": "user", "content": "What is TTFT?"}]}
+    bad = [{"prompt": "long " * 4000}, {"prompt_token_ids": [10**8]}, b"{"]
+    file = write(tmp_path / "p.jsonl", question, *bad, question)
+    ended = subprocess.run(
+        [sys.executable, FOLDER / "batch_runner.py", file, tmp_path / "a.jsonl", "--max-tokens", "8", "--in-order"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 3, ended.stderr
+    answers, errors = lines(tmp_path / "a.jsonl"), lines(tmp_path / "a.errors.jsonl")
+    assert [line["line"] for line in answers] == [1, 5] and answers[0]["answer"] == answers[1]["answer"] != ""
+    assert all(1 <= line["output_tokens"] <= 8 for line in answers)
+    assert [line["line"] for line in errors] == [2, 3, 4]
+    assert "2048" in errors[0]["error"] and "vocabulary" in errors[1]["error"] and "not JSON" in errors[2]["error"]
+
+
+@pytest.mark.long
+@pytest.mark.engine
+def test_ten_kills_with_a_real_engine(tmp_path):
+    killed = load(FOLDER / "killed_jobs.py")
+    killed_prompts = load(FOLDER / "offline_prompts.py")
+    file, answers, draw = tmp_path / "p.jsonl", tmp_path / "a.jsonl", random.Random(0)
+    killed_prompts.write_questions(file, killed_prompts.questions(4000))
+    for _ in range(10):
+        with (tmp_path / "log").open("ab") as log:
+            runner = subprocess.Popen(
+                [sys.executable, FOLDER / "batch_runner.py", file, answers, "--max-tokens", "24"],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        time.sleep(draw.uniform(5, 20))  # while it imports, loads, reads what is done, or answers
+        os.killpg(runner.pid, signal.SIGKILL)
+        runner.wait()
+    ended = killed.finish(file, answers, ["--max-tokens", "24"])
+    assert ended.ended == "finished" and ended.found_done > 0
+    assert killed.account(file, answers) == {"once": 4000, "lost": 0, "twice": 0}
+
+
+def test_a_prompts_own_limit_is_its_alone(tmp_path):
+    engine, params = FakeEngine(), sampling()
+    file = write(tmp_path / "p.jsonl", {"prompt": "a", "max_tokens": 3}, {"prompt": "b"})
+    with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
+        RUNNER.run(engine, job, params)
+    assert engine.limits == [3, 9] and params.max_tokens == 9
