@@ -178,9 +178,8 @@ def test_save_resume_and_replay(course):
         "question": "Does it work?", "reading": "It works.", "dirty": False,
     }  # fmt: skip
     assert record["command"] == "python 9.fake/demo.py --save --repeats 5"
-    assert record["settings"]["repeats"] == 5
     assert record["rows"] == [{"engine": "vllm", "batch": 8, "output_tok_s": 3.0, "p50_s": None}]
-    assert record["settings"] == {"seed": 0, "repeats": 3, "smoke": False}
+    assert record["settings"] == {"seed": 0, "repeats": 5, "smoke": False}
     assert record["predictions"] == [
         {"name": "rate", "value": 2.0, "unit": "tokens/s", "because": "two by two", "measured": 3.0}
     ]

@@ -81,8 +81,8 @@ def test_client_processes_are_used_again(run, monkeypatch):
     monkeypatch.setattr(kept_servers.load, "Clients", lambda processes: SimpleNamespace(of=processes, __exit__=list))
     with kept_servers.closing():
         few = kept_servers.clients(users=3)
-        assert kept_servers.clients(users=32) is few and few.of == 1
-        assert kept_servers.clients(users=33).of == kept_servers.clients(users=4, requests_per_s=60).of == 2
+        assert kept_servers.clients(users=128) is few and few.of == 1
+        assert kept_servers.clients(users=129).of == kept_servers.clients(users=4, requests_per_s=200).of == 2
     with kept_servers.closing():
         assert kept_servers.clients(users=3) is not few, "those were closed"
 
