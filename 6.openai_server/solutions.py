@@ -111,7 +111,7 @@ def unfounded(record: Mapping[str, object], text: str) -> list[str]:
 
 
 class Extractor:
-    """Turns texts into records with the given fields. A constraint makes the answer one; only its length can't."""
+    """Turns texts into records with the given fields. The constraint makes each answer one, unless it is cut off."""
 
     def __init__(
         self, client: OpenAI, model: str, fields: Fields, max_tokens: int = 32, most_tokens: int = 512
@@ -171,5 +171,5 @@ if __name__ == "__main__":
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
             print(" …")
-        except openai.APIError as error:
-            print(f"the server said: {error.message}")
+        except (openai.APIError, ValueError) as error:
+            print(f"not answered: {error}")
