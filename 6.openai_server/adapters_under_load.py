@@ -54,12 +54,12 @@ class Crowd:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """All users ask, again and again, until the block ends; each question of each name is asked at least once."""
-        stop = threading.Event()
+        enough, give_up = threading.Event(), threading.Event()
 
         def user(name: str, number: int) -> None:
             with httpx.Client(base_url=self.server.url, timeout=60, trust_env=False) as client:
                 index = number
-                while not stop.is_set() or index < len(self.examples[name]):
+                while not give_up.is_set() and (not enough.is_set() or index < len(self.examples[name])):
                     self.ask(client, name, index)
                     index += USERS_EACH
 
@@ -68,8 +68,11 @@ class Crowd:
             each.start()
         try:
             yield
+        except BaseException:
+            give_up.set()
+            raise
         finally:
-            stop.set()
+            enough.set()
             for each in users:
                 each.join()
 

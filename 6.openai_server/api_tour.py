@@ -78,7 +78,7 @@ def python_clients(tour: Tour) -> None:
         return ", ".join(f"{each.token!r} {each.logprob:.2f}" for each in found), 1
 
     def response() -> tuple[str, int]:
-        answer = client.responses.create(**settings, input="What is TPOT?", max_output_tokens=40)
+        answer = client.responses.create(**settings, input="What is TTFT?", max_output_tokens=40)
         return answer.output_text, answer.usage.output_tokens
 
     def message() -> tuple[str, int]:
@@ -96,7 +96,7 @@ def python_clients(tour: Tour) -> None:
     tour.call("openai", "POST /v1/chat/completions", "the same, streamed", streamed)
     tour.call("openai", "POST /v1/chat/completions", "logprobs of its first token", likely)
     tour.call("openai", "POST /v1/completions", "Once upon a time", completion)
-    tour.call("openai", "POST /v1/responses", "What is TPOT?", response)
+    tour.call("openai", "POST /v1/responses", "What is TTFT?", response)
     tour.call("anthropic", "POST /v1/messages", "What is TTFT?", message)
     tour.call("anthropic", "POST /v1/messages/count_tokens", "What is TTFT?", counted)
 
@@ -162,7 +162,7 @@ def with_curl(tour: Tour) -> None:
     """The endpoints that OpenAI's API lacks, and one that it has."""
     url, model = tour.server.url, {"model": tour.model}
     short = model | {"temperature": 0.0, "max_tokens": 40}
-    question, other = "What is TTFT?", [{"role": "user", "content": "What is TPOT?"}]
+    question, other = "What is TTFT?", [{"role": "user", "content": "What is TTFT?"}]
     ids = httpx.post(f"{url}/tokenize", json=model | {"prompt": question}, trust_env=False).json()["tokens"]
     label = model | {"query": question, "items": [" a term", " a fox"], "label_token_ids": ids[:2]}
     calls = (

@@ -124,6 +124,7 @@ def keys(server: Server, model: str) -> list[dict]:
             ("the right key", "POST", "/v1/embeddings", API_KEY),
             ("no key, another path", "POST", "/tokenize", ""),
             ("no key, another path", "POST", "/pooling", ""),
+            ("no key, another path", "POST", "/invocations", ""),
             ("no key, another path", "GET", "/metrics", ""),
         ]
         for what, method, path, key in calls:

@@ -13,6 +13,8 @@ from common.load import Clients, Load, Target
 from common.serving import Server
 from common.timing import Repeats
 
+ABOVE = 1.3  # the last open loop's rate over the highest that a closed one reached
+
 
 def lengths_of(run) -> tuple[int, int]:
     """(input tokens, output tokens) of loads of equal requests; short ones on a CPU."""
@@ -64,15 +66,15 @@ def agreement(
         name: Repeats(tuple(each[name] for each in seen["course"]))
         for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
     }
-    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in seen["bench"])).median
+    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in seen["bench"]))
     return {
         "users": users,
         "output_tok_s": rates["course"].median,
         "bench_tok_s": rates["bench"].median,
         "tok_s_difference_pct": (rates["course"].median / rates["bench"].median - 1) * 100,
         "ttft_p50_ms": of["ttft_p50_ms"].median,
-        "bench_ttft_p50_ms": bench_ttft,
-        "ttft_difference_pct": (of["ttft_p50_ms"].median / bench_ttft - 1) * 100,
+        "bench_ttft_p50_ms": bench_ttft.median,
+        "ttft_difference_pct": (of["ttft_p50_ms"].median / bench_ttft.median - 1) * 100,
         "ttft_p99_ms": of["ttft_p99_ms"].median,
         "tpot_p50_ms": of["tpot_p50_ms"].median,
         "requests": requests,
@@ -80,6 +82,7 @@ def agreement(
         "spread_pct": rates["course"].spread_pct,
         "bench_spread_pct": rates["bench"].spread_pct,
         "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
+        "bench_ttft_spread_pct": bench_ttft.spread_pct,
     }
 
 
@@ -114,7 +117,7 @@ def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, ra
 
 
 def loops(run, clients: Clients, target: Target, levels: list[int], window_s: float) -> list[dict]:
-    """For each number of users a closed loop, then an open one at the rate it reached; last, one above capacity."""
+    """For each number of users a closed loop, then an open one at the rate it reached; last, one at 1.3 times that."""
     rows: list[dict] = []
 
     def opened(rate: float, name: str) -> None:
@@ -126,7 +129,7 @@ def loops(run, clients: Clients, target: Target, levels: list[int], window_s: fl
         run.step(f"closed loop: {users} users")
         rows.append(loop_row(run, clients.closed_loop(target, users, window_s), window_s, "closed", users))
         opened(rows[-1]["requests_per_s"], "open")
-    opened(1.3 * max(row["requests_per_s"] for row in rows), "open, above capacity")
+    opened(ABOVE * max(row["requests_per_s"] for row in rows), f"open, {ABOVE:g} times")
     return rows
 
 

@@ -254,6 +254,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "ttft_difference_pct": ("%", "the course's median time to first token over that of vllm bench serve, less 100 %"),
     "bench_spread_pct": ("%", "spread of the tokens per second of vllm bench serve"),
     "ttft_p50_spread_pct": ("%", "spread of the course's median time to first token"),
+    "bench_ttft_spread_pct": ("%", "spread of the median time to first token by vllm bench serve"),
     "loop": ("", "closed: users wait for their answer; open: requests come whether or not earlier ones were answered"),
     "in_flight": ("requests", "requests sent and not yet answered, mean over the time of the run"),
     "status": ("", "HTTP status"),
