@@ -162,7 +162,7 @@ def with_curl(tour: Tour) -> None:
     """The endpoints that OpenAI's API lacks, and one that it has."""
     url, model = tour.server.url, {"model": tour.model}
     short = model | {"temperature": 0.0, "max_tokens": 40}
-    question, other = "What is TTFT?", [{"role": "user", "content": "What is TTFT?"}]
+    question, other = "What is TTFT?", [{"role": "user", "content": "What is TPOT?"}]
     ids = httpx.post(f"{url}/tokenize", json=model | {"prompt": question}, trust_env=False).json()["tokens"]
     label = model | {"query": question, "items": [" a term", " a fox"], "label_token_ids": ids[:2]}
     calls = (
