@@ -295,5 +295,5 @@ def read_through(prompts: Path) -> tuple[str, int]:
         raise Problem(f"{prompts} can't be read: {error.strerror}.", "Name a file of JSON lines that exists.") from None
     lines += last != b"\n"  # the last line may lack its end
     if not lines:
-        raise Problem(f"{prompts} is empty.", 'Give it a line for each prompt, such as {"prompt": "What is TTFT?"}.')
+        raise Problem(f"{prompts} is empty.", 'A line is a prompt, such as {"prompt": "Once upon a time"}.')
     return digest.hexdigest(), lines

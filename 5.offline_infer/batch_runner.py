@@ -48,6 +48,7 @@ class Progress:
     failed: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    waiting_s: float = 0.0  # for outputs of the engine's process
     start_s: float = field(default_factory=time.monotonic)
     _recent: deque = field(default_factory=lambda: deque([(time.monotonic(), 0, 0)]))
 
@@ -121,7 +122,9 @@ def run(
                 running[request] = prompt
             if not running and exhausted:
                 break
+            before_s = time.monotonic()
             wait_for_output(engine.engine_core)
+            progress.waiting_s += time.monotonic() - before_s
             for output in engine.step():
                 prompt, answer = running.pop(output.request_id), output.outputs[0]
                 tokens = len(output.prompt_token_ids or ())
@@ -179,8 +182,19 @@ def parser() -> argparse.ArgumentParser:
     add_option("--seed", type=int, help="makes sampling repeatable")
     add_option("--in-order", action="store_true", help="write answers in the order of the prompts")
     add_option("--window", type=int, help="requests in the engine at once (twice max_num_seqs)")
-    add_option("--engine", type=json.loads, default={}, metavar="JSON", help="such as '{\"max_model_len\": 4096}'")
+    add_option("--engine", type=engine_options, default={}, metavar="JSON", help="such as '{\"max_model_len\": 4096}'")
     return words
+
+
+def engine_options(text: str) -> dict[str, object]:
+    """What --engine says. Raises ArgumentTypeError if it is not a JSON object."""
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object such as '{{\"max_model_len\": 4096}}'")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -192,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
     sampling = {"temperature": options.temperature, "top_p": options.top_p, "seed": options.seed}
     sampling["max_tokens"] = options.max_tokens
     try:
+        if options.window is not None and options.window < 1:
+            raise Problem(f"--window {options.window} lets no request in.", "Take 1 or more.")
         model = models.resolve(options.model)
         settings = {"model": model.name, "sampling": sampling}
         settings |= {name: options.engine[name] for name in CHANGE_ANSWERS if name in options.engine}
@@ -228,16 +244,22 @@ def answer_all(job: BatchJob, model: models.Model, options: argparse.Namespace, 
 
 def show(progress: Progress) -> None:
     """On a terminal one line that changes, elsewhere one line each time."""
-    print(progress, end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+    print(f"{fresh_line()}{progress}", end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(f"{fresh_line()}{text}", file=sys.stderr, flush=True)
+
+
+def fresh_line() -> str:
+    """On a terminal what goes to the start of the line and clears it: progress may stand there."""
+    return "\r\x1b[K" if sys.stderr.isatty() else ""
 
 
 if __name__ == "__main__":
     try:
         status = main()
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is written; only the engine has to go
         models.close_engine()
     sys.exit(status)

@@ -23,10 +23,11 @@ from common.problems import Problem
 class Watched:
     """A way to answer a batch, called for its tokens per second, that also knows how long the engine's steps took.
 
-    `serve` answers the batch once and returns the seconds that it took.
+    `serve` answers the batch once and returns the seconds that it took, and how many of them it waited for outputs of
+    the engine's process before a step: they are the step's, for another program waits in it.
     """
 
-    def __init__(self, llm, tokens: int, serve: Callable[[], float]):
+    def __init__(self, llm, tokens: int, serve: Callable[[], tuple[float, float]]):
         self.llm, self.tokens, self.serve = llm, tokens, serve
         self.steps, self.outside = 0, []
 
@@ -43,11 +44,11 @@ class Watched:
 
         engine.step = timed
         try:
-            seconds = self.serve()
+            seconds, waiting_s = self.serve()
         finally:
             del engine.step  # the class's own is there again
         self.steps = len(durations)
-        self.outside.append((1 - sum(durations) / seconds) * 100)
+        self.outside.append((1 - (sum(durations) + waiting_s) / seconds) * 100)
         return self.tokens / seconds
 
     @property
@@ -65,7 +66,7 @@ def of_runner(llm, requests: Sequence[Request], folder: Path) -> Watched:
     sampling = SamplingParams(temperature=1.0, ignore_eos=True)  # what the benchmark takes
     tokens = sum(request.output_tokens for request in requests)
 
-    def serve() -> float:
+    def serve() -> tuple[float, float]:
         for file in (answers, answers.with_suffix(".errors.jsonl"), answers.with_suffix(".job.json")):
             file.unlink(missing_ok=True)
         start = time.perf_counter()
@@ -74,7 +75,7 @@ def of_runner(llm, requests: Sequence[Request], folder: Path) -> Watched:
         seconds = time.perf_counter() - start
         if progress.failed or progress.output_tokens != tokens:
             raise Problem(f"{progress.failed} prompts failed, {progress.output_tokens} tokens came.", "Report it.")
-        return seconds
+        return seconds, progress.waiting_s
 
     return Watched(llm, tokens, serve)
 
@@ -86,11 +87,11 @@ def of_benchmark(llm, requests: Sequence[Request]) -> Watched:
 
     asked = [SampleRequest(r.prompt, r.prompt_tokens, r.output_tokens) for r in requests]
 
-    def serve() -> float:
+    def serve() -> tuple[float, float]:
         seconds, _ = _run_vllm_requests(
             llm, asked, n=1, disable_detokenize=False, do_profile=False, prequeue_requests=False, enable_lora=False
         )
-        return seconds
+        return seconds, 0.0
 
     return Watched(llm, sum(request.output_tokens for request in requests), serve)
 

@@ -105,6 +105,11 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     assert "Did you mean course-lm?" in capsys.readouterr().err
     assert RUNNER.main([str(file), str(tmp_path / "a.jsonl"), "--temperature", "-1"]) == 1
     assert "These sampling options can't be" in capsys.readouterr().err
+    assert RUNNER.main([str(file), str(tmp_path / "a.jsonl"), "--window", "0"]) == 1
+    assert "lets no request in" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        RUNNER.main([str(file), str(tmp_path / "a.jsonl"), "--engine", "max=3"])
+    assert "is not a JSON object" in capsys.readouterr().err
 
 
 def test_duration():

@@ -133,13 +133,18 @@ def test_the_time_outside_the_engines_steps_is_counted():
     engine = Engine()
     llm = SimpleNamespace(llm_engine=engine, reset_prefix_cache=lambda: None)
 
-    def serve() -> float:
+    def serve() -> tuple[float, float]:
         start = time.perf_counter()
         assert engine.step() + engine.step() == ["an output"] * 2
         time.sleep(0.03)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, waiting_s
 
+    waiting_s = 0.0
     watched = load(FOLDER / "offline_contests.py").Watched(llm, 90, serve)
     assert 700 < watched() < 1010  # 90 tokens in 0.09 s
     assert watched.steps == 2 and 25 < watched.outside_steps_pct < 45
     assert "step" not in vars(engine)  # as it was
+    waiting_s = 0.02  # of what is outside the steps
+    watched = load(FOLDER / "offline_contests.py").Watched(llm, 90, serve)
+    watched()
+    assert 5 < watched.outside_steps_pct < 25
