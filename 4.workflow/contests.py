@@ -8,9 +8,10 @@ import pandas as pd
 import stages
 from drive import Served, drive
 from request_mixes import Request, fresh, of_lengths, random_ids
-from traced_engines import TracedEngine, changed, slots, small_cache
+from traced_engines import TracedEngine, slots
 
 from common import memory, timing
+from common.in_process import changed, small_cache
 from common.lengths import Lengths
 
 Figures = dict[str, float | None]

@@ -27,11 +27,12 @@ import stages
 import transformers_batching
 from drive import drive, in_batches
 from request_mixes import Request, chat, constant, exponential, mean, of_lengths, poisson, random_ids, staggered
-from traced_engines import SCALE, changed, engine, limits, plain_engine, slots
+from traced_engines import SCALE, engine, limits, plain_engine, slots
 
 from common import models, throughput, timeline_table, timing
 from common import timeline as timelines
 from common.chapter import Chapter
+from common.in_process import changed
 from common.lengths import Lengths
 from common.problems import Problem
 

@@ -1,7 +1,5 @@
 """The engines of this chapter: all with the same limits, their steps recorded, and some of them within this process."""
 
-import math
-import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +10,8 @@ from drive import Served, drive
 from request_mixes import Request, chat, of_lengths, random_ids
 
 from common import estimator, models, trace
-from common.problems import NotOnThisMachine, Problem
+from common.in_process import core_in_this_process, is_in_process, scheduler_of
+from common.problems import NotOnThisMachine
 from common.trace import Trace
 
 SCALE = 0.125  # of a chat service's lengths: 95 tokens in and 30 out, so that three repeats take seconds
@@ -60,7 +59,7 @@ class TracedEngine:
     @property
     def scheduler(self):
         """vLLM's scheduler, whose limits can be changed between two runs; only where the engine is in process."""
-        return self.llm.llm_engine.engine_core.engine_core.scheduler
+        return scheduler_of(self.llm)
 
 
 _files: MutableMapping[object, Path] = WeakKeyDictionary()  # by engine; weak, as a closed one has to leave the GPU
@@ -81,7 +80,7 @@ def traced_engine(run, in_process: bool = False, **options: object) -> TracedEng
             return run.engine(scheduler_cls=trace.SCHEDULER, **options)
 
     llm = start()
-    if hasattr(llm.llm_engine.engine_core, "engine_core") != in_process:
+    if is_in_process(llm) != in_process:
         models.close_engine()
         llm = start()
     is_new = llm not in _files
@@ -89,22 +88,6 @@ def traced_engine(run, in_process: bool = False, **options: object) -> TracedEng
         _files[llm] = file
         _started.append(file)
     return TracedEngine(llm, _files[llm], is_new)
-
-
-@contextmanager
-def core_in_this_process(wanted: bool) -> Iterator[None]:
-    """Engines that start in this block have no process of their own, if that is wanted."""
-    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
-    before = os.environ.get(name)
-    if wanted:
-        os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            del os.environ[name]
-        elif wanted:
-            os.environ[name] = before
 
 
 @contextmanager
@@ -138,40 +121,3 @@ def engine(run, in_process: bool = False) -> TracedEngine:
         drive(started.llm, of_lengths(chat(2 * slots(run), SCALE), "warm-up"))
         drive(started.llm, [Request("warm-up", random_ids(started.llm.model_config.max_model_len - 8), 8)])
     return started
-
-
-@contextmanager
-def changed(scheduler, **values: object) -> Iterator[None]:
-    """vLLM's scheduler with other limits for the length of a block.
-
-    It reads them in every step, so this does what a restart with other options would, without the restart; that it
-    does is checked in the trace.
-    """
-    before = {name: getattr(scheduler, name) for name in values}
-    for name, value in values.items():
-        setattr(scheduler, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(scheduler, name, value)
-
-
-@contextmanager
-def small_cache(scheduler, blocks: int, tokens: int) -> Iterator[None]:
-    """Leave `blocks` KV blocks of an idle engine to use, as a smaller kv_cache_memory_bytes would; the rest is held.
-
-    Raises Problem if a request of `tokens` tokens would not fit them, and if the engine has no more than `blocks`.
-    """
-    pool = scheduler.kv_cache_manager.block_pool
-    needed, free = math.ceil(tokens / scheduler.block_size), pool.get_num_free_blocks()
-    if not needed <= blocks <= free:
-        raise Problem(
-            f"A KV cache of {blocks} blocks is asked for; the longest request takes {needed}, the engine has {free}.",
-            "With fewer than a request takes it would wait for ever; more need a larger kv_cache_memory_bytes.",
-        )
-    held = pool.get_new_blocks(free - blocks)
-    try:
-        yield
-    finally:
-        pool.free_blocks(held)

@@ -31,7 +31,7 @@ import offline_prompts
 import pandas as pd
 import scaled_out
 
-from common import lengths, models, packages, prices, timing
+from common import in_process, lengths, models, packages, prices, timing
 from common.chapter import Chapter
 
 chapter = Chapter(__file__, speed=True)
@@ -224,6 +224,7 @@ def sorted_or_not(run):
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size
     room = (groups // 3 + 1) * (prefix + 60 + block_size)  # a third of the texts, and the question that runs
+    longest = max(request.prompt_tokens + request.output_tokens for request in grouped)
     reused = groups * (each - 1) * (prefix // block_size * block_size)
     because = f"whole blocks of {block_size} of a text, for all of its questions but the first"
     share = reused / sum(request.prompt_tokens for request in grouped) * 100
@@ -236,7 +237,8 @@ def sorted_or_not(run):
             with engines.running_at_most(llm, places):
                 return engines.serve(llm, orders[name])
         llm.reset_prefix_cache()
-        with engines.small_cache(llm, room), engines.running_at_most(llm, 1):
+        blocks = math.ceil(room / block_size)
+        with in_process.small_cache(in_process.scheduler_of(llm), blocks, longest), engines.running_at_most(llm, 1):
             return engines.serve(llm, orders[name])
 
     found = engines.in_turn(run, {name: partial(serve, name) for name in orders})

@@ -1,19 +1,15 @@
 """The engines of this chapter, and a batch served step by step so that its tokens and its KV cache can be watched."""
 
-import math
-import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from offline_prompts import Request
 
 from common import memory, models, timing
-from common.problems import Problem
-
-IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
+from common.in_process import changed, core_in_this_process, is_in_process, scheduler_of
 
 
 def slots(run) -> int:
@@ -32,58 +28,18 @@ def limits(run, model: models.Model | None = None) -> dict[str, object]:
 
 
 def in_process_engine(run, **options: object):
-    """An engine whose scheduler is in this process, where its limits can be changed between two runs.
-
-    vLLM gives the engine core a process of its own; without a GPU the course never does.
-    """
-    before = os.environ.get(IN_PROCESS)
-    os.environ[IN_PROCESS] = "0"
-    try:
+    """An engine of the run whose scheduler is in this process, where its limits can be changed between two runs."""
+    with core_in_this_process(True):
         llm = run.engine(**options)
         if not is_in_process(llm):  # one with the same options ran already
             models.close_engine()
             llm = run.engine(**options)
         return llm
-    finally:
-        if before is None:
-            del os.environ[IN_PROCESS]
-        else:
-            os.environ[IN_PROCESS] = before
 
 
-def is_in_process(llm) -> bool:
-    return hasattr(llm.llm_engine.engine_core, "engine_core")
-
-
-def scheduler_of(llm):
-    """vLLM's scheduler, of an engine in this process."""
-    return llm.llm_engine.engine_core.engine_core.scheduler
-
-
-@contextmanager
-def running_at_most(llm, requests: int) -> Iterator[None]:
-    """Another max_num_seqs, at most the engine's own: vLLM's scheduler reads the limit in every step."""
-    scheduler = scheduler_of(llm)
-    before, scheduler.max_num_active_reqs = scheduler.max_num_active_reqs, requests
-    try:
-        yield
-    finally:
-        scheduler.max_num_active_reqs = before
-
-
-@contextmanager
-def small_cache(llm, tokens: int) -> Iterator[None]:
-    """Leave KV blocks for `tokens` tokens, as a smaller kv_cache_memory_bytes would. The engine has to be idle."""
-    scheduler = scheduler_of(llm)
-    pool = scheduler.kv_cache_manager.block_pool
-    left, free = math.ceil(tokens / scheduler.block_size), pool.get_num_free_blocks()
-    if left > free:
-        raise Problem(f"A KV cache of {left} blocks is asked for; the engine has {free}.", "Ask for fewer tokens.")
-    held = pool.get_new_blocks(free - left)
-    try:
-        yield
-    finally:
-        pool.free_blocks(held)
+def running_at_most(llm, requests: int) -> AbstractContextManager[None]:
+    """Another max_num_seqs for the length of a block, at most the engine's own."""
+    return changed(scheduler_of(llm), max_num_active_reqs=requests)
 
 
 @dataclass

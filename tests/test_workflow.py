@@ -22,12 +22,12 @@ from workflow_engine import (
     driving,
     request_mixes,
     stages,
-    traced_engines,
     transformers_batching,
 )
 
 from common import hardware, models, trace
 from common.chapters import load
+from common.in_process import small_cache
 from common.lengths import Lengths
 from common.problems import Problem
 
@@ -296,7 +296,7 @@ def test_a_cache_that_is_too_small(traced, run):
 def test_recomputed_tokens_are_those_that_were_scheduled_twice(traced):
     """Without a prefix cache each token is scheduled once more for each time it is recomputed."""
     requests = [Request(str(place), request_mixes.random_ids(40), 60, use_prefix_cache=False) for place in range(SLOTS)]
-    with traced_engines.small_cache(traced.scheduler, 2 * SLOTS, 99):
+    with small_cache(traced.scheduler, 2 * SLOTS, 99):
         served = driving.drive(traced.llm, requests)
     steps = traced.steps_of(served)
     scheduled = sum(sum(step.num_scheduled_tokens.values()) for step in steps.steps)

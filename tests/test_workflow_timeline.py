@@ -5,10 +5,11 @@ import json
 import pytest
 import workflow_engine
 from PIL import Image
-from workflow_engine import BLOCK, BUDGET, SLOTS, driving, request_mixes, stages, traced_engines
+from workflow_engine import BLOCK, BUDGET, SLOTS, driving, request_mixes, stages
 
 from common import models, segments, timeline_table
 from common.figures import Figure
+from common.in_process import small_cache
 from common.lengths import Lengths
 
 Request = request_mixes.Request
@@ -28,7 +29,7 @@ def mixed(traced):
         Request(f"r{place}", request.prompt, request.output_tokens, due_s=0.01 * place, use_prefix_cache=False)
         for place, request in enumerate(requests)
     ]
-    with traced_engines.small_cache(traced.scheduler, 26, 320):
+    with small_cache(traced.scheduler, 26, 320):
         served = driving.drive(traced.llm, requests)
     found = traced.steps_of(served)
     assert stages.preemptions(found) > 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common import hardware, models, trace
 from common.chapters import ROOT, load
+from common.in_process import core_in_this_process
 
 FOLDER = ROOT / "4.workflow"
 load(FOLDER / "demo.py")  # which imports its neighbours by their plain names
@@ -24,7 +25,7 @@ ENGINE = {
 
 def start(file: Path) -> object:
     """A `TracedEngine` that records into `file`; `models.close_engine` ends it."""
-    with trace.recording(file), traced_engines.core_in_this_process(True):
+    with trace.recording(file), core_in_this_process(True):
         options = {"scheduler_cls": trace.SCHEDULER, **ENGINE}
         llm = models.engine(models.resolve("course-lm"), hardware.machine(), **options)
     return traced_engines.TracedEngine(llm, file, is_new=True)
