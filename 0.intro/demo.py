@@ -215,27 +215,38 @@ def headline(run):
         watched = {name: with_power(run, name, measure, watts) for name, measure in contestants.items()}
         return timing.alternate(watched, run.repeats)
 
-    # On a CPU vLLM binds this process to its cores for good, so there Transformers goes first, in rounds of its own.
-    rates = {} if run.machine.gpus else rounds(of_transformers)
+    def profiled(contestants: dict[str, Callable[..., float]]) -> None:
+        for name, measure in contestants.items() if run.machine.gpus else ():
+            run.step(f"profiling {PROFILED} decode steps of {name}")
+            if "vllm" in name:
+                trace = profiling.trace_of_vllm(llm, run.logs / "profiles", measure, steps=4 * PROFILED)
+                profiles[name] = profiling.kernels(trace, PROFILED)
+            else:
+                profiles[name] = profiling.of_this_process(network, measure, PROFILED)
+
+    rates: dict[str, timing.Repeats] = {}
+    profiles: dict[str, dict[str, float]] = {}
+    # Rounds of all five in turn, if the GPU holds Transformers' model beside vLLM's. If not, and on a CPU, where vLLM
+    # binds this process to its cores for good, Transformers goes first, in rounds of its own.
+    in_turn = bool(run.machine.gpus) and models.two_fit(run.model, run.machine, share=0.4)
+    if not in_turn:
+        rates |= rounds(of_transformers)
+        profiled(of_transformers)
+        of_transformers, network = {}, None
+        models.free_memory()
     engine: dict[str, object] = {"enable_prefix_caching": False, "max_num_seqs": max(batches.values())}
     if run.machine.gpus:
-        # Transformers keeps its weights loaded, and needs room for its KV cache: vLLM gets 60 % of what is left.
+        engine["profiler_config"] = profiling.decode_steps(run.logs / "profiles", skip=32, steps=PROFILED)
+    if in_turn:  # Transformers keeps its weights, and needs room for its KV cache: vLLM gets 60 % of what is left
         gpu = hardware.gpus()[0]
         engine["gpu_memory_utilization"] = round(0.6 * gpu.free_bytes / gpu.total_bytes, 2)
-        engine["profiler_config"] = profiling.decode_steps(run.logs / "profiles", skip=32, steps=PROFILED)
     llm = run.engine(**engine)
-    of_vllm = {name: throughput.of_vllm(llm, size, *tokens) for name, size in batches.items() if "vllm" in name}
-    rates |= rounds(of_transformers | of_vllm if run.machine.gpus else of_vllm)
+    contestants = of_transformers | {
+        name: throughput.of_vllm(llm, size, *tokens) for name, size in batches.items() if "vllm" in name
+    }
+    rates |= rounds(contestants)
     run.count(sum(batches.values()) * tokens[1] * (run.repeats + 1))
-
-    profiles = {}
-    for name, measure in (of_transformers | of_vllm).items() if run.machine.gpus else ():
-        run.step(f"profiling {PROFILED} decode steps of {name}")
-        if name in of_vllm:
-            trace = profiling.trace_of_vllm(llm, run.logs / "profiles", measure, steps=4 * PROFILED)
-            profiles[name] = profiling.kernels(trace, PROFILED)
-        else:
-            profiles[name] = profiling.of_this_process(network, measure, PROFILED)
+    profiled(contestants)
     rate = {name: repeats.median for name, repeats in rates.items()}
     table = pd.DataFrame(
         {
@@ -253,7 +264,7 @@ def headline(run):
     )
     if peak:
         run.measured("vLLM at batch 1", rate["vllm_batch_1"])
-    run.setting(alternated=bool(run.machine.gpus))
+    run.setting(alternated=in_turn)
     ratio = table.set_index("row")
     run.reading(
         f"With {large} requests vLLM makes {ratio.x_batch_1['vllm_large_batch']:.0f} times as much "
@@ -297,9 +308,8 @@ def agreement(run):
     tokens = lengths(run)
     count = run.size(full=500 if run.machine.gpus else 64, smoke=8)
     # On a GPU the engine here and the benchmark's, which starts anew each time, share the memory if it holds both.
-    gpu, weights = bool(run.machine.gpus), estimator.weight_bytes(run.model.config, models.dtype(run.machine))
-    both = not gpu or 0.45 * run.machine.gpus[0].total_bytes > 1.3 * weights + 4e9
-    engine = {"gpu_memory_utilization": 0.45} if gpu and both else {}
+    both = models.two_fit(run.model, run.machine, share=0.45)
+    engine = {"gpu_memory_utilization": 0.45} if run.machine.gpus and both else {}
     run.setting(requests=count, temperature=1.0, alternated=both)
     measure = throughput.of_vllm(run.engine(enable_prefix_caching=False, **engine), count, *tokens, temperature=1.0)
 

@@ -4,8 +4,6 @@ import heapq
 import json
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from batch_job import BatchJob
 from batch_runner import run as answer_job
 from offline_prompts import Request, write_jsonl
 
-from common import models, serving, timing
+from common import throughput, timing
 from common.problems import Problem
 
 # ------------------------------------------------------------------------- the runner, and vLLM's own benchmark
@@ -102,7 +100,7 @@ def of_benchmark_command(run, requests: Sequence[Request], tokenizer, **engine: 
     Its warm-up has the same prompts, so the engine must not keep prefixes. It reads them in the form of ShareGPT, where
     the length of an answer is given by a text of as many tokens.
     """
-    dataset, report, log = (run.logs / f"bench.{kind}" for kind in ("dataset.json", "json", "log"))
+    dataset = run.logs / "bench.dataset.json"
     filler = " the" * 4096
     ids = tokenizer.encode(filler, add_special_tokens=False)
     turns = []
@@ -112,18 +110,9 @@ def of_benchmark_command(run, requests: Sequence[Request], tokenizer, **engine: 
             raise Problem("This tokenizer can't write an answer of a given length.", "Use another --model.")
         turns.append({"conversations": [{"value": request.prompt}, {"value": answer}]})
     dataset.write_text(json.dumps(turns, ensure_ascii=False))
-    options = serving.flags(models.engine_options(run.model, run.machine, **engine))
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "throughput", *options]
-    command += ["--dataset-name", "sharegpt", "--dataset-path", str(dataset), "--output-json", str(report)]
-    command += ["--num-prompts", str(len(requests)), "--num-warmups", str(len(requests))]
-    with log.open("wb") as output:
-        ended = subprocess.run(command, check=False, stdout=output, stderr=subprocess.STDOUT)
-    if ended.returncode:
-        raise Problem(f"vllm bench throughput failed: {serving.first_error(log)}", f"Read {log}.")
-    found = json.loads(report.read_text())
-    if found["num_requests"] != len(requests):
-        raise Problem(f"The benchmark took {found['num_requests']} of {len(requests)} prompts.", f"Read {log}.")
-    return sum(request.output_tokens for request in requests) / found["elapsed_time"]
+    words = ["--dataset-name", "sharegpt", "--dataset-path", str(dataset)]
+    report = throughput.vllm_bench(run.model, run.machine, len(requests), words, run.logs, **engine)
+    return sum(request.output_tokens for request in requests) / report["elapsed_time"]
 
 
 # ------------------------------------------------------------------------------------------------ orders of a batch

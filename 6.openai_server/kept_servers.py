@@ -5,7 +5,6 @@ each in a thread of its own: the kernel ends a server together with the thread t
 memory and no time. With --trace, a server's steps are in the file of the experiment that started it.
 """
 
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,8 +84,7 @@ def closing() -> Iterator[None]:
 
 def clients(users: int = 0, requests_per_s: float = 0.0) -> load.Clients:
     """Client processes for so many users, or that rate; the next experiment that needs as many gets the same ones."""
-    by_users, by_rate = users / load.USERS_PER_PROCESS, requests_per_s / load.REQUESTS_PER_SECOND_PER_PROCESS
-    needed = math.ceil(max(1, by_users, by_rate))
+    needed = load.processes(users, requests_per_s)
     if needed not in _clients:
         _clients[needed] = load.Clients(needed)
     return _clients[needed]
@@ -185,8 +183,7 @@ def adapter_names(run) -> list[str]:
 
 def two_fit(run) -> bool:
     """Whether two servers of this run's model fit its GPU side by side."""
-    gpus = run.machine.gpus
-    return not gpus or 2 * (weight_bytes(run) + 5 * GIB) <= gpus[0].total_bytes
+    return models.two_fit(run.model, run.machine, share=0.5)
 
 
 def needed(run) -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from common import estimator, hardware, models, results, timeline, trace
+from common.dependencies import source_hash
 from common.figures import Figure
 from common.problems import NotOnThisMachine, Problem, explain, first_line
 from common.run import Run
@@ -257,7 +258,7 @@ class Session:
         return (
             bool(record)
             and record["settings"]["smoke"] == self.options.smoke
-            and record["source_hash"] == results.source_hash(self.chapter.demo, experiment.name)
+            and record["source_hash"] == source_hash(self.chapter.demo, experiment.name)
         )
 
     def _run(self, experiment: Experiment, start: float) -> None:
@@ -289,7 +290,7 @@ class Session:
                 table=table,
                 reading=run.sentence,
                 seconds=time.perf_counter() - start,
-                source=lambda: results.source_hash(self.chapter.demo, experiment.name),
+                source=lambda: source_hash(self.chapter.demo, experiment.name),
             )
             results.save(self.chapter.folder, self.machine.slug, experiment.name, record)
 

@@ -281,7 +281,11 @@ def poisson_arrivals(requests: int, requests_per_s: float, seed: int = 0) -> lis
     return sorted(draw.uniform(0.0, requests / requests_per_s) for _ in range(requests))
 
 
+def processes(users: int = 0, requests_per_s: float = 0.0) -> int:
+    """How many client processes that many users, or that rate, need."""
+    return max(1, math.ceil(max(users / USERS_PER_PROCESS, requests_per_s / REQUESTS_PER_SECOND_PER_PROCESS)))
+
+
 def clients(users: int = 0, requests_per_s: float = 0.0) -> Clients:
     """As many client processes as that many users, or that rate, need."""
-    needed = max(users / USERS_PER_PROCESS, requests_per_s / REQUESTS_PER_SECOND_PER_PROCESS)
-    return Clients(max(1, math.ceil(needed)))
+    return Clients(processes(users, requests_per_s))

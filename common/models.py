@@ -185,6 +185,15 @@ def preflight(model: Model, machine: Machine, tokens: int = 2048) -> estimator.F
     return fit
 
 
+def two_fit(model: Model, machine: Machine, share: float) -> bool:
+    """Whether two vLLM engines of this model fit side by side, each with that share of the GPU; True without a GPU.
+
+    Beside the weights an engine needs room for activations, CUDA graphs and at least some KV cache.
+    """
+    weights = estimator.weight_bytes(model.config, dtype(machine))
+    return not machine.gpus or share * machine.gpus[0].total_bytes >= 1.3 * weights + 4e9
+
+
 def engine_options(model: Model, machine: Machine, **options: object) -> dict[str, object]:
     """The arguments that every vLLM engine of the course gets, `options` over them."""
     arguments: dict[str, object] = {"model": model.path, "dtype": dtype(machine), "max_model_len": 2048}

@@ -1,7 +1,5 @@
 """Files of measurements: one object per hardware in a chapter's results/ folder, written whole or not at all."""
 
-import ast
-import hashlib
 import json
 import math
 import os
@@ -16,12 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from common.columns import COLUMNS
+from common.dependencies import source_hash
 from common.problems import Problem, explain
 
 SCHEMA = 1
 PREFERRED = ("h100", "h200", "a100", "cpu")  # which hardware to show first where several were recorded
-COMMON = Path(__file__).resolve().parent
-PRESENTATION = {"chapter", "columns", "figures", "render", "results", "screen"}  # changes nothing that is measured
 
 # Written by a recording or from it: never what a measurement depends on.
 GENERATED = (":(top,exclude)*/results/*", ":(top,exclude)*/results.md", ":(top,exclude)*/figures/*")
@@ -156,66 +153,6 @@ def commit(folder: Path) -> tuple[str, bool]:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _shape(node: object) -> object:
-    """An AST without positions and empty fields. `ast.dump` will not do: Pythons differ in the fields it writes."""
-    if isinstance(node, ast.AST):
-        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return type(node).__name__, fields
-    return [_shape(part) for part in node] if isinstance(node, list) else node
-
-
-def _sources(node: ast.Import | ast.ImportFrom, folder: Path) -> dict[str, Path]:
-    """From each name that an import binds to its file, where that is one of `common` or of the chapter's folder."""
-    found = {}
-    for alias in node.names:
-        within = isinstance(node, ast.ImportFrom)
-        # The name may be a module (from common import load) or something in one (from common.chapter import Chapter).
-        dotted = [f"{node.module}.{alias.name}", node.module or ""] if within else [alias.name]
-        for name in dotted:
-            root = COMMON.parent if name.startswith("common.") else folder
-            file = root / (name.replace(".", "/") + ".py")
-            if file.exists():
-                found[alias.asname or alias.name] = file
-                break
-    return found
-
-
-def source_hash(demo: Path, name: str) -> str:
-    """Hash of an experiment: its function, what that calls in the demo, and the modules it names.
-
-    Those are modules of `common` and other files of the chapter's folder.
-    """
-    demo = demo.resolve()  # the modules are hashed in the order of their paths
-    tree = ast.parse(demo.read_text())
-    defined: dict[str, ast.stmt] = {}
-    imported: dict[str, Path] = {}
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            defined[node.name] = node
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            defined |= {n.id: node for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            imported |= _sources(node, demo.parent)
-    reached, waiting, modules = set(), [name], set()
-    while waiting:
-        current = waiting.pop()
-        if current in reached:
-            continue
-        reached.add(current)
-        if current in imported:
-            modules.add(imported[current])
-        elif current in defined:
-            waiting += [n.id for n in ast.walk(defined[current]) if isinstance(n, ast.Name)]
-    digest = hashlib.sha256()
-    for part in sorted(reached & defined.keys()):
-        digest.update(repr(_shape(defined[part])).encode())
-    for module in sorted(modules):
-        if module.parent != COMMON or module.stem not in PRESENTATION:
-            digest.update(module.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def stale(folder: Path) -> list[str]:

@@ -49,26 +49,31 @@ def of_vllm(llm, batch: int, input_tokens: int, output_tokens: int, temperature:
 def of_vllm_bench(
     model: models.Model, machine: Machine, batch: int, input_tokens: int, output_tokens: int, logs: Path, **options
 ) -> float:
-    """What `vllm bench throughput` measures for the same engine options, lengths and number of requests.
+    """What `vllm bench throughput` measures for the same engine options, lengths and number of requests; tokens/s."""
+    dataset = ["--dataset-name", "random", "--random-input-len", str(input_tokens)]
+    dataset += ["--random-output-len", str(output_tokens)]
+    return batch * output_tokens / vllm_bench(model, machine, batch, dataset, logs, **options)["elapsed_time"]
 
-    It runs in a process of its own, warms up with as many requests, and samples with temperature 1.
+
+def vllm_bench(
+    model: models.Model, machine: Machine, requests: int, dataset: list[str], logs: Path, **options: object
+) -> dict:
+    """The report of `vllm bench throughput` on a dataset, named in the words of its command line.
+
+    It runs in a process of its own, warms up with as many requests, and samples with temperature 1. Raises Problem if
+    it fails, or if it took another number of requests than asked.
     """
     report, log = logs / "bench.json", logs / "bench.log"
     engine = models.engine_options(model, machine, **options)
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "throughput", *serving.flags(engine)]
-    command += ["--dataset-name", "random", "--random-input-len", str(input_tokens)]
-    command += [
-        "--random-output-len",
-        str(output_tokens),
-        "--num-prompts",
-        str(batch),
-        "--num-warmups",
-        str(batch),
-        "--output-json",
-        str(report),
-    ]
+    command += [*dataset, "--num-prompts", str(requests), "--num-warmups", str(requests)]
     with log.open("wb") as output:
-        ended = subprocess.run(command, check=False, stdout=output, stderr=subprocess.STDOUT)
+        ended = subprocess.run(
+            [*command, "--output-json", str(report)], check=False, stdout=output, stderr=subprocess.STDOUT
+        )
     if ended.returncode:
         raise Problem(f"vllm bench throughput failed: {serving.first_error(log)}", f"Read {log}.")
-    return batch * output_tokens / json.loads(report.read_text())["elapsed_time"]
+    found = json.loads(report.read_text())
+    if found["num_requests"] != requests:
+        raise Problem(f"The benchmark took {found['num_requests']} of {requests} prompts.", f"Read {log}.")
+    return found

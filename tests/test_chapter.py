@@ -11,6 +11,7 @@ import pytest
 from fake_chapter import Course
 
 from common import results
+from common.dependencies import source_hash
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_save_resume_and_replay(course):
         record["hardware"]
     )
     assert record["versions"]["vllm"] != "not installed"
-    assert record["source_hash"] == results.source_hash(course.demo, "works")
+    assert record["source_hash"] == source_hash(course.demo, "works")
     assert record["columns"]["output_tok_s"]["unit"] == "tokens/s"
     assert record["environment"]["CUDA_VISIBLE_DEVICES"] == ""
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", record["date"])

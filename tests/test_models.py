@@ -225,6 +225,14 @@ def test_preflight_leaves_what_it_cannot_count_to_vllm(tmp_path, machine_with, c
     assert models.preflight(models.resolve(str(tmp_path)), machine_with("NVIDIA L4", free_gb=24)) is None
 
 
+def test_two_engines_fit_where_each_finds_weights_and_room_for_its_work(cache, machine_with):
+    seven, fourteen = (models.resolve(f"shape:qwen2.5-{size}") for size in ("7b", "14b"))
+    h100 = machine_with("NVIDIA H100 80GB HBM3")  # 80 GB in all: 1.3 x 15.2 + 4 = 23.8 GB, and 42.4 for 14B
+    assert models.two_fit(seven, h100, share=0.3) and not models.two_fit(seven, h100, share=0.29)
+    assert not models.two_fit(fourteen, h100, share=0.5)
+    assert models.two_fit(fourteen, machine_with(), share=0.5), "without a GPU both are in main memory"
+
+
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
 def test_old_gpus_get_float16(machine_with, capability, dtype):
     assert models.dtype(machine_with("Tesla T4", capability=capability)) == dtype

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from common import render, results
+from common.dependencies import source_hash
 from common.problems import Problem
 
 DEMO = '''"""9.fake: a chapter"""
@@ -50,7 +51,7 @@ def chapter(tmp_path, monkeypatch):
         table=pd.DataFrame(ROWS),
         reading="vLLM is faster.",
         seconds=61.2,
-        source=lambda: results.source_hash(folder / "demo.py", "throughput"),
+        source=lambda: source_hash(folder / "demo.py", "throughput"),
     )
     results.save(folder, "h100", "throughput", record)
     return folder

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from common import results
+from common.dependencies import source_hash
 from common.problems import Problem
 
 ROOT = Path(results.__file__).parent.parent
@@ -242,107 +243,15 @@ def test_without_git_the_commit_comes_from_the_environment(tmp_path, monkeypatch
     assert results.commit(tmp_path) == ("abc123", False)
 
 
-# -------------------------------------------------------------------------------------------------------- hashes
-
-DEMO = '''"""A demo."""
-from common import models, timing
-from common.chapter import Chapter
-from common.load import Target as LoadTarget
-from cache import Cache
-
-chapter = Chapter(__file__)
-BATCH = 8
-DEPTH: int = 3
-LOW, HIGH = 1, 2
-UNUSED = 5
-
-
-class Helper:
-    size = 1
-
-
-def step(x):
-    return x + BATCH + DEPTH + HIGH
-
-
-@chapter.experiment
-def first(run):
-    """How fast?"""
-    helper = Helper()
-    return timing.repeat(lambda: step(helper.size))
-
-
-@chapter.experiment(gpu=True)
-def second(run):
-    """How slow?"""
-    return models.engine(run.model), LoadTarget, Cache
-'''
-
-
-@pytest.fixture
-def hashes(tmp_path, monkeypatch):
-    """A function: the hashes of both experiments after a change of the demo's text and of a module of `common`."""
-    common = tmp_path / "common"
-    common.mkdir()
-    monkeypatch.setattr(results, "COMMON", common)
-    demo = tmp_path / "demo.py"
-
-    def hash_after(old="", new="", module=""):
-        (tmp_path / "cache.py").write_text("# cache\n" + ("changed = 1\n" if module == "cache" else ""))
-        for name in ("models", "timing", "load", "chapter", "serving"):
-            (common / f"{name}.py").write_text(f"# {name}\n" + ("changed = 1\n" if name == module else ""))
-        assert old in DEMO
-        demo.write_text(DEMO.replace(old, new) if old else DEMO)
-        return results.source_hash(demo, "first"), results.source_hash(demo, "second")
-
-    return hash_after
-
-
-@pytest.mark.parametrize(
-    ("change", "first_changes", "second_changes"),
-    [
-        ({"old": "lambda: step", "new": "lambda: 2 * step"}, True, False),
-        ({"old": "return x +", "new": "return x -"}, True, False),
-        ({"old": "BATCH = 8", "new": "BATCH = 9"}, True, False),
-        ({"old": "DEPTH: int = 3", "new": "DEPTH: int = 4"}, True, False),
-        ({"old": "LOW, HIGH = 1, 2", "new": "LOW, HIGH = 1, 3"}, True, False),
-        ({"old": "size = 1", "new": "size = 2"}, True, False),
-        ({"module": "timing"}, True, False),
-        ({"module": "models"}, False, True),
-        ({"module": "load"}, False, True),
-        ({"module": "cache"}, False, True),
-        ({"old": "models.engine(", "new": "models.resolve("}, False, True),
-        ({"old": "gpu=True", "new": "gpu=False"}, False, True),
-        ({"old": "UNUSED = 5", "new": "UNUSED = 6"}, False, False),
-        ({"module": "chapter"}, False, False),
-        ({"module": "serving"}, False, False),
-        ({"old": "    helper = Helper()", "new": "    # why\n    helper = Helper()  # really\n"}, False, False),
-        ({"old": '"""A demo."""', "new": '"""Another demo."""'}, False, False),
-    ],
-)
-def test_source_hash_follows_what_an_experiment_uses(hashes, change, first_changes, second_changes):
-    before, after = hashes(), hashes(**change)
-    assert [b != a for b, a in zip(before, after, strict=True)] == [first_changes, second_changes]
-
-
-def test_source_hash_is_the_same_on_every_python(tmp_path):
-    # Recorded on one Python and checked on another: ast.dump writes more fields on 3.12 and fewer on 3.13.
-    demo = tmp_path / "demo.py"
-    demo.write_text(
-        "class Pair:\n    left = None\n\n\ndef first(run, *, quick=False):\n"
-        "    return [f'{run!r:>10} {{x}}', Pair, lambda: None, *(), 1.5, b'b', ...]\n"
-    )
-    assert results.source_hash(demo, "first") == "ac4e4fbe7bc458e2"
-
-
 def test_stale_names_the_records_whose_code_has_changed(tmp_path, record):
     demo = tmp_path / "demo.py"
-    demo.write_text(DEMO)
+    text = "BATCH = 8\n\n\ndef first(run):\n    return BATCH\n\n\ndef second(run):\n    return 2\n"
+    demo.write_text(text)
     for name in ("first", "second"):
-        source = results.source_hash(demo, name)
+        source = source_hash(demo, name)
         results.save(tmp_path, "cpu", name, record(source=lambda source=source: source))
     assert results.stale(tmp_path) == []
-    demo.write_text(DEMO.replace("BATCH = 8", "BATCH = 16"))
+    demo.write_text(text.replace("BATCH = 8", "BATCH = 16"))
     assert results.stale(tmp_path) == [f"{tmp_path.name} cpu: first"]
-    demo.write_text(DEMO.replace("def second", "def third"))
+    demo.write_text(text.replace("def second", "def third"))
     assert results.stale(tmp_path) == [f"{tmp_path.name} cpu: second"]
