@@ -195,7 +195,7 @@ TOY = "from vllm import LLM; LLM({arguments})"  # what a learner would type
 
 def provoke(run, name: str, memory_limit: int = 0, **options: object) -> str:
     """Start an engine in a Python of its own with options that must fail; returns the error that it printed."""
-    arguments = models.engine_options(run.model, run.machine) | {"gpu_memory_utilization": 0.3} | options
+    arguments = models.engine_options(run.model, run.machine, gpu_memory_utilization=0.3, enforce_eager=True) | options
     if not run.machine.gpus:
         arguments.pop("gpu_memory_utilization")
     written = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
@@ -244,7 +244,8 @@ def failures(run):
             {"failure": failure, "error": first_line(error, 100), "meaning": meaning, "fix": fix, "fixed_works": fixed}
         )
 
-    small = {"gpu_memory_utilization": 0.3} if run.machine.gpus else {}
+    # Nothing here is about speed: without compiling, each start is over sooner.
+    small = {"enforce_eager": True} | ({"gpu_memory_utilization": 0.3} if run.machine.gpus else {})
     run.step("a model that is larger than the memory")
     large = models.resolve("shape:qwen2.5-72b")
     error = provoke(

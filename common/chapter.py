@@ -283,7 +283,7 @@ class Session:
                 folder=self.chapter.folder,
                 question=experiment.question,
                 command=shlex.join(["python", f"{self.chapter.folder.name}/demo.py", *sys.argv[1:]]),
-                hardware=self._hardware(before),
+                hardware=hardware.described(self.machine, before),
                 model={"name": run.model.name, "weights": run.model.weights_id, "dtype": models.dtype(self.machine)},
                 settings=run.settings | {"smoke": self.options.smoke},
                 predictions=run.predictions,
@@ -293,19 +293,6 @@ class Session:
                 source=lambda: source_hash(self.chapter.demo, experiment.name),
             )
             results.save(self.chapter.folder, self.machine.slug, experiment.name, record)
-
-    def _hardware(self, before: list[dict]) -> dict:
-        machine = self.machine
-        return {
-            "name": machine.gpus[0].name if machine.gpus else machine.cpu,
-            "count": len(machine.gpus) or 1,
-            "memory_bytes": machine.gpus[0].total_bytes if machine.gpus else machine.memory_bytes,
-            "driver": machine.gpus[0].driver if machine.gpus else None,
-            "cpu": machine.cpu,
-            "cores": machine.cores,
-            "clocks_before": before,
-            "clocks_after": hardware.clocks(),
-        }
 
     def _rows_of(self, name: str) -> list[dict]:
         """Rows of another experiment: of this run, else recorded on this hardware; Problem if there are none."""

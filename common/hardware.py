@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -215,3 +216,32 @@ def clocks() -> list[dict]:
             }
         )
     return readings
+
+
+def python_ms() -> float:
+    """Milliseconds of a fixed piece of Python on this machine now, the best of five.
+
+    Engines are driven from Python, so two hosts with the same GPU differ in what they make of it.
+    """
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        sum(i * i for i in range(200_000))
+        return time.perf_counter() - start
+
+    return round(min(seconds() for _ in range(5)) * 1e3, 2)
+
+
+def described(machine: Machine, clocks_before: list[dict]) -> dict[str, object]:
+    """What a record says of the machine, after a measurement that began with these clocks."""
+    return {
+        "name": machine.gpus[0].name if machine.gpus else machine.cpu,
+        "count": len(machine.gpus) or 1,
+        "memory_bytes": machine.gpus[0].total_bytes if machine.gpus else machine.memory_bytes,
+        "driver": machine.gpus[0].driver if machine.gpus else None,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "python_ms": python_ms(),
+        "clocks_before": clocks_before,
+        "clocks_after": clocks(),
+    }

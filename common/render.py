@@ -90,6 +90,7 @@ def _provenance(record: dict) -> str:
     dirty = " with uncommitted changes" if record["dirty"] else ""
     return (
         f"{record['date']}, {hardware['count']} × {hardware['name']}, {hardware['cores']} cores"
+        + (f", {hardware['python_ms']} ms for a fixed piece of Python" if "python_ms" in hardware else "")
         + (f", driver {hardware['driver']}" if hardware["driver"] else "")
         + f"; {model['name']}, {weights}, {model['dtype']}; {settings}; {versions}; "
         f"commit {record['commit'][:12]}{dirty}; `{record['command']}`; {record['seconds']:.0f} s."

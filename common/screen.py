@@ -5,6 +5,7 @@ Everything else that is printed while a demo runs (vLLM's log, warnings of C++ c
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,10 +145,10 @@ class Screen:
 
 
 class Progress:
-    """A spinner with a text; where there is no terminal, a plain line for each text."""
+    """A spinner with a text; where there is no terminal, a plain line for each text and the seconds until then."""
 
     def __init__(self, console: Console, text: str):
-        self.console, self.spinner = console, Spinner("dots", escape(text))
+        self.console, self.spinner, self.began = console, Spinner("dots", escape(text)), time.monotonic()
         # Redirecting would bring onto the screen what `output_to` sends to the log.
         self.live = Live(self.spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
 
@@ -163,7 +164,7 @@ class Progress:
         if self.console.is_terminal:
             self.spinner.update(text=escape(text))
         else:
-            self.console.print(f"  … {escape(text)}", style="dim")
+            self.console.print(f"{time.monotonic() - self.began:6.0f} s … {escape(text)}", style="dim")
 
 
 @contextmanager
