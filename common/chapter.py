@@ -174,6 +174,8 @@ class Session:
             self._show_error(error)
             return 1
         finally:
+            for how in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C would leave processes behind, and no report
+                signal.signal(how, signal.SIG_IGN)
             models.close_engine()
             self._write_report()
             self._draw_traces()

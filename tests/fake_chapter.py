@@ -21,6 +21,7 @@ import time
 
 import pandas as pd
 
+from common import models
 from common.chapter import Chapter
 
 chapter = Chapter(__file__)
@@ -71,6 +72,8 @@ def lacks_rows(run):
 
 
 if __name__ == "__main__":
+    if "CLOSE_S" in os.environ:
+        models.close_engine = lambda: time.sleep(float(os.environ["CLOSE_S"]))
     chapter.main()
 '''
 

@@ -253,6 +253,25 @@ def test_an_interrupt_keeps_what_was_saved_and_writes_the_report(tmp_path):
         assert list(results.read(results.path(course.folder, "cpu"))["experiments"]) == ["works"]
 
 
+def test_a_second_interrupt_does_not_cut_the_cleaning_up_short(course):
+    words = ("--only", "works", "--only", "waits", "--json", course.report)
+    process = course.start(*words, env={"WAIT_S": "60", "CLOSE_S": "1.5"})
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if "waiting now" in line:
+            process.send_signal(signal.SIGINT)
+        if "Interrupted" in line:
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in shown + rest
+    assert statuses(json.loads(course.report.read_text())) == {"works": "ran"}
+
+
 # ---------------------------------------------------------------------------------------------- before an audience
 
 
