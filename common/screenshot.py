@@ -10,6 +10,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def main() -> None:
     text = re.sub(r"\x1b\[\?25[lh]|\r\x1b\[2K|\x1b\[1A|\x1b\[2K", "", text)
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
     console.print(Text.from_ansi(text.strip("\n")))
-    svg = console.export_svg(title=f"make demo CH={options.demo.split('.')[0]}")
+    svg = console.export_svg(title=shlex.join(["python", options.demo, *options.options]))
     # The reader's own monospaced font, rather than one fetched from elsewhere.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     options.svg.parent.mkdir(parents=True, exist_ok=True)
