@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -179,8 +179,12 @@ def output_to(log: Path) -> Iterator:
     os.dup2(file, 2)
     os.close(file)
     try:
-        with os.fdopen(os.dup(terminal), "w", buffering=1) as shown:
+        shown = os.fdopen(os.dup(terminal), "w", buffering=1)
+        try:
             yield shown
+        finally:
+            with suppress(BrokenPipeError):  # nobody reads any more, as after `… | head`; rich has ended the demo
+                shown.close()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -132,3 +132,20 @@ def test_the_log_leaves_no_open_files(tmp_path):
     with output_to(tmp_path / "log"):
         pass
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_reader_who_leaves_ends_the_demo_without_a_traceback(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from common.screen import Screen, output_to\n"
+        "with output_to(Path(sys.argv[1])) as shown:\n"
+        "    screen = Screen(file=shown)\n"
+        "    for line in range(100_000): screen.say(f'line {line}')\n"
+        "print('the end', file=sys.stderr)"
+    )
+    demo = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "log"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert demo.stdout.readline() == "line 0\n"
+    demo.stdout.close()
+    assert demo.wait(30) == 1
+    assert demo.stderr.read() == ""
