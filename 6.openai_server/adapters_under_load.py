@@ -56,25 +56,24 @@ class Crowd:
         """All users ask, again and again, until the block ends; each question of each name is asked at least once."""
         enough, give_up = threading.Event(), threading.Event()
 
-        def user(name: str, number: int) -> None:
-            with httpx.Client(base_url=self.server.url, timeout=60, trust_env=False) as client:
-                index = number
-                while not give_up.is_set() and (not enough.is_set() or index < len(self.examples[name])):
-                    self.ask(client, name, index)
-                    index += USERS_EACH
+        def user(client: httpx.Client, name: str, index: int) -> None:
+            while not give_up.is_set() and (not enough.is_set() or index < len(self.examples[name])):
+                self.ask(client, name, index)
+                index += USERS_EACH
 
-        users = [threading.Thread(target=user, args=(n, i)) for i in range(USERS_EACH) for n in SKILLS]
-        for each in users:
-            each.start()
-        try:
-            yield
-        except BaseException:
-            give_up.set()
-            raise
-        finally:
-            enough.set()
+        with httpx.Client(base_url=self.server.url, timeout=60, trust_env=False) as client:
+            users = [threading.Thread(target=user, args=(client, n, i)) for i in range(USERS_EACH) for n in SKILLS]
             for each in users:
-                each.join()
+                each.start()
+            try:
+                yield
+            except BaseException:
+                give_up.set()
+                raise
+            finally:
+                enough.set()
+                for each in users:
+                    each.join()
 
     def rows(self, case: str) -> list[dict]:
         """A row for each of the three; empties the list of answers."""

@@ -174,7 +174,7 @@ def streaming(run):
     """What does a stream look like on the wire, and what does each client see of it?"""
     server, tokens = kept_servers.kept(run, "plain"), run.size(full=100, smoke=20)
     body = sse_clients.body_of(run.model.name, "Once upon a time", tokens)
-    rounds = run.size(full=9 if run.machine.gpus else 5, smoke=1)
+    rounds = run.size(full=5, smoke=1)
     run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=rounds)
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
@@ -191,7 +191,7 @@ def streaming(run):
 @chapter.experiment(compare="output_tok_s")
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
-    full = {1: 12, 4: 40, 16: 160, 64: 512, 256: 1536} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
+    full = {1: 12, 8: 64, 64: 320, 256: 1024} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
     levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
     server, bench = kept_servers.kept(run, "plain"), kept_servers.bench()
@@ -219,12 +219,12 @@ def open_and_closed(run):
     """Why do users who wait for their answer and users who just come see two different servers?"""
     server = kept_servers.kept(run, "plain")
     # Answers of unequal length, as a chat service has them, so that no two requests stay in step.
-    sizes = lengths.sample(512, limit=512, scale=1 / 4 if run.machine.gpus else 1 / 8)
+    sizes = lengths.sample(512, limit=512, scale=1 / run.size(full=4 if run.machine.gpus else 8, smoke=32))
     answers = [max(4, size.output_tokens) for size in sizes]
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=0.3)
-    levels = run.size(full=[4, 16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2])
+    levels = run.size(full=[16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2])
     run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     rate = run.size(full=500 if run.machine.gpus else 60, smoke=20)
     clients = kept_servers.clients(users=max(levels), requests_per_s=rate)
@@ -244,10 +244,11 @@ def open_and_closed(run):
 def structured_cost(run):
     """What does a constraint cost in tokens per second?"""
     server = kept_servers.kept(run, "plain")
-    input_tokens, tokens = load_shapes.lengths_of(run)[0], run.size(full=100 if run.machine.gpus else 40, smoke=10)
+    input_tokens, tokens = load_shapes.lengths_of(run)[0], run.size(full=48 if run.machine.gpus else 40, smoke=10)
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
     prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
-    run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, backend="xgrammar")
+    run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
+    run.setting(repeats=run.repeats, backend="xgrammar")
     rows, clients = [], kept_servers.clients(users=max(levels))
     for users in levels:
         run.step(f"{users} users, each kind of constraint in turn")
@@ -276,7 +277,8 @@ def lora_cost(run):
     gpu, (input_tokens, _) = bool(run.machine.gpus), load_shapes.lengths_of(run)
     users, tokens = run.size(full=64 if gpu else 8, smoke=3), run.size(full=60 if gpu else 30, smoke=4)
     prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
-    run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=1, repeats=run.repeats, users=users, rank=8)
+    run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
+    run.setting(repeats=run.repeats, users=users, rank=8)
     asked = {
         "no_lora": (plain, [run.model.name]),
         "base_alone": (adapted, [run.model.name]),
@@ -303,9 +305,9 @@ def multimodal(run):
     """What does an image cost before the first token, and what do the caches save?"""
     kept_servers.close("plain", "adapted", "features", "pooling")
     run.model, context = vision.resolve(run), 8192
-    sides, counts = run.size(full=[224, 448, 896, 1792], smoke=[224]), run.size(full=[2, 4, 8], smoke=[2])
+    sides, counts = run.size(full=[224, 448, 896, 1792], smoke=[224]), run.size(full=[2, 8], smoke=[2])
     mixes = [(1, side) for side in sides] + [(count, 448) for count in counts]
-    llm = run.engine(**vision.engine_options(max(counts), context))
+    llm = run.engine(**vision.engine_options(run, max(counts), context))
     questions, rows = vision.Questions(run, llm), []
     run.setting(warmups=1, repeats=run.repeats, output_tokens=1, max_model_len=context)
     passes = "matrix products: four patches of each token through the encoder, one token through the language model"

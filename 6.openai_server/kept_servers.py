@@ -126,10 +126,7 @@ def kept(run, name: str) -> Server:
     nothing is measured beside a start.
     """
     if not _kept and not run.options.resume:  # which experiments a resumed run skips is known only as it goes
-        for other in needed(run):
-            start(run, other)
-        if "load" in (run.options.only or ["load"]):
-            bench()
+        start_all(run)
     start(run, name)
     run.step(f"starting vllm serve ({name})")
     for server in _kept.values():
@@ -141,6 +138,22 @@ def kept(run, name: str) -> Server:
     except Exception:
         close(name)  # the next experiment tries afresh
         raise
+
+
+def start_all(run) -> None:
+    """Begin to start the servers that the chosen experiments need, and meanwhile to import what takes long."""
+    names = needed(run)
+    for name in names:
+        start(run, name)
+    if is_chosen(run, "load"):
+        bench()
+    if names and run.machine.gpus and is_chosen(run, "multimodal"):
+        import vllm.entrypoints.llm  # noqa: F401, its engine is in this process, which only waits for servers now
+
+
+def is_chosen(run, experiment: str) -> bool:
+    """Whether this run of the demo has that experiment."""
+    return experiment in (run.options.only or [experiment])
 
 
 # ------------------------------------------------------------------ what each server is: (model, words, engine options)

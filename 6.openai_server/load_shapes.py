@@ -143,7 +143,8 @@ def rates(run, clients: Clients, targets: dict[str, Target], users: int, name: s
         run.count(found.output_tokens)
         return found.output_tok_s
 
-    measured = timing.alternate({case: partial(rate, target) for case, target in targets.items()}, run.repeats)
+    contestants = {case: partial(rate, target) for case, target in targets.items()}
+    measured = timing.alternate(contestants, run.repeats, warmups=run.size(full=1, smoke=0))
     first = next(iter(measured.values())).median
     return [
         {name: case, "users": users, "output_tok_s": found.median, "spread_pct": found.spread_pct,

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from common import estimator, models, timing
+from common.hardware import GIB
 from common.problems import NotOnThisMachine, Problem
 from common.shapes import SHAPES
 
@@ -33,6 +34,7 @@ PREPROCESSOR = {
     "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12845056,
     "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
 }  # fmt: skip
+KV_CACHE_BYTES = 2 * GIB  # four sequences of 8,192 tokens take 1.75 GiB with the larger shape
 # (free GPU memory that it needs in GB, the shape of its language model)
 TIERS = ((30.0, "qwen2.5-7b"), (16.0, "qwen2.5-3b"))
 
@@ -106,9 +108,15 @@ def encoder_share(model: models.Model) -> float:
     return per_token / (per_token + language)
 
 
-def engine_options(most_images: int, context: int) -> dict[str, object]:
-    """Engine options of the experiment: no prefix cache, so that a repeated image is met by the image caches alone."""
+def engine_options(run, most_images: int, context: int) -> dict[str, object]:
+    """Engine options of the experiment: no prefix cache, so that a repeated image is met by the image caches alone.
+
+    With the size of the KV cache given, vLLM measures no free memory at its start: servers that have just been stopped
+    may still be giving theirs back. What it wants to be free is what the smallest shape needs.
+    """
     return {
+        "kv_cache_memory_bytes": KV_CACHE_BYTES,
+        "gpu_memory_utilization": round(TIERS[-1][0] * 1e9 / run.machine.gpus[0].total_bytes, 2),
         "max_model_len": context, "max_num_batched_tokens": context, "max_num_seqs": 4, "enforce_eager": True,
         "enable_prefix_caching": False, "limit_mm_per_prompt": {"image": most_images, "video": 0},
         "mm_processor_kwargs": {"max_pixels": MOST_PIXELS}, "enable_mm_processor_stats": True,

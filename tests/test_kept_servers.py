@@ -71,6 +71,15 @@ def test_what_the_chosen_experiments_need_starts_at_once(run, started):
     assert sorted(started.names) == ["server-features", "server-pooling"]
 
 
+def test_the_first_call_waits_until_nothing_is_starting(run, started, monkeypatch):
+    waited = []
+    monkeypatch.setattr(kept_servers, "BenchClient", lambda: SimpleNamespace(
+        ready=lambda: waited.append("bench"), __exit__=lambda *_: None))  # fmt: skip
+    run.options.only = ["endpoints", "load"]
+    kept_servers.kept(run, "features")
+    assert started.running == 3 and waited == ["bench"]
+
+
 def test_a_resumed_run_starts_what_it_is_asked_for(run, started):
     run.options.only, run.options.resume = None, True
     kept_servers.kept(run, "plain")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import hardware, models, serving
+from common import estimator, hardware, models, serving
 from common.chapters import ROOT, load
 from common.course_lm import corpus
 from common.load import Load, Outcome
@@ -221,6 +221,15 @@ def test_the_files_of_the_vision_shape(tmp_path):
     assert {"preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja"} <= {
         file.name for file in folder.iterdir()
     }
+
+
+def test_the_kv_cache_of_the_vision_shapes_holds_what_the_engine_may_run():
+    machine = SimpleNamespace(gpus=(SimpleNamespace(total_bytes=80 * hardware.GIB),))
+    options = vision.engine_options(SimpleNamespace(machine=machine), most_images=8, context=8192)
+    for _, shape in vision.TIERS:
+        needed = options["max_num_seqs"] * 8192 * estimator.kv_bytes_per_token(vision.config(shape))
+        assert needed <= options["kv_cache_memory_bytes"]
+    assert 16e9 <= options["gpu_memory_utilization"] * 80 * hardware.GIB < 17e9
 
 
 def test_the_vision_template_marks_each_image():
