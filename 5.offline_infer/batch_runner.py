@@ -15,6 +15,8 @@ Exit status: 0 all is answered, 3 all is done but some lines could not be answer
 
 import argparse
 import copy
+import dataclasses
+import difflib
 import json
 import os
 import signal
@@ -35,6 +37,11 @@ from common.engine_core import wait_for_output
 from common.problems import Problem, explain, first_line
 
 CHANGE_ANSWERS = ("dtype", "hf_overrides", "kv_cache_dtype", "quantization", "revision")  # engine options that may
+SET_HERE = {  # engine options that the runner gives itself, and what to do
+    "model": "Take --model.",
+    "disable_log_stats": "Leave it out: `VLLM_LOGGING_LEVEL=INFO` before the command shows the log.",
+    "use_tqdm_on_load": "Leave it out.",
+}
 RATE_OVER_S = 30.0  # the rate and the time left are those of the last half minute
 
 
@@ -197,6 +204,24 @@ def engine_options(text: str) -> dict[str, object]:
     return options
 
 
+def check_engine_options(options: dict[str, object]) -> None:
+    """Raise Problem for an engine option that vLLM does not have, or that another option of the runner sets."""
+    if not options:
+        return  # importing vLLM takes seconds
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {option.name for option in dataclasses.fields(EngineArgs)} - SET_HERE.keys()
+    for name in options:
+        if name in SET_HERE:
+            raise Problem(f"--engine can't set {name}.", SET_HERE[name])
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise Problem(
+                f"vLLM's engine has no option {name}.", f"{hint}`vllm serve --help=all` lists them, with hyphens."
+            )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status that the docstring of this file lists. The engine is left running."""
     options = parser().parse_args(arguments)
@@ -209,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.window is not None and options.window < 1:
             raise Problem(f"--window {options.window} lets no request in.", "Take 1 or more.")
         model = models.resolve(options.model)
+        check_engine_options(options.engine)
         settings = {"model": model.name, "sampling": sampling}
         settings |= {name: options.engine[name] for name in CHANGE_ANSWERS if name in options.engine}
         if model.weights == "trained":  # course-lm is there to be trained again

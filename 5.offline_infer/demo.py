@@ -16,11 +16,11 @@ Speed is measured on a published shape with random weights where there is a GPU,
   make demo CH=5 ARGS='--only embed --present'          one experiment, step by step, for a room
 """
 
-import dataclasses
 import importlib
 import json
 import math
 import threading
+from dataclasses import asdict, replace
 from functools import partial
 
 import killed_jobs
@@ -42,7 +42,7 @@ COURSE_LM = models.resolve("course-lm")  # for experiments whose answers have to
 def generate(run):
     """Does a killed job go on with nothing lost and nothing done twice, and what memory does a job take?"""
     gpu = bool(run.machine.gpus)
-    count, kills = run.size(full=10_000 if gpu else 1000, smoke=120), 1  # the tests kill it ten times
+    count, kills = run.size(full=5000 if gpu else 1000, smoke=300), 1  # the tests kill it ten times
     models.close_engine()  # the runner's engine, in its own process, gets the whole machine
     prompts, answers = run.logs / "questions.jsonl", run.logs / "answers.jsonl"
     offline_prompts.write_questions(prompts, offline_prompts.questions(count))
@@ -52,20 +52,29 @@ def generate(run):
     run.predict("memory, the long file less the short one", 0, "MB", because=because)
     # The engine that is started last has the options of the next experiments, and stays.
     options = ["--max-tokens", "48", "--engine", json.dumps(engines.limits(run, COURSE_LM))]
-    starts = []
-    threading.Thread(target=importlib.import_module, args=["vllm.entrypoints.llm"]).start()  # needed here soon, too
+    starts, cases = [], []
+    # On a GPU the memory is measured beside the job. Engines on the same cores would slow each other tenfold.
+    measuring = threading.Thread(target=killed_jobs.memory_cases, args=[run, cases], daemon=True)
+    if gpu:
+        measuring.start()
+    else:  # what is needed next is imported meanwhile
+        threading.Thread(target=importlib.import_module, args=["vllm.entrypoints.llm"], daemon=True).start()
     for number, kill_at in enumerate(killed_jobs.kill_points(count, kills), 1):
         run.step(f"start {number}, to be killed at {kill_at:,} of {count:,} answers")
         starts.append(killed_jobs.attempt(prompts, answers, run.logs / "runner.log", options, kill_at))
-    memory = killed_jobs.memory_rows(run)
+    if not gpu:
+        run.step("memory: the runner on two files, and two lists")
+        measuring.start()
+        measuring.join()
     run.step(f"start {kills + 1}, to the end")
     starts.append(killed_jobs.finish(prompts, answers, options))
+    measuring.join()
     run.count(lesson_tables.tokens_in(answers))
     counted = killed_jobs.account(prompts, answers)
     run.measured("prompts lost or answered twice", counted["lost"] + counted["twice"])
-    rows = [{"case": f"start_{n}", "requests": count} | dataclasses.asdict(start) for n, start in enumerate(starts, 1)]
+    rows = [{"case": f"start_{n}", "requests": count} | asdict(start) for n, start in enumerate(starts, 1)]
     rows[-1] |= {"lost": counted["lost"], "twice": counted["twice"]}
-    rows += memory
+    rows += [case.row() for case in cases]
     table = pd.DataFrame(rows, columns=["case", "ended", "requests", "found_done", "done", "lost", "twice", "seconds",
                                         "peak_mb"])  # fmt: skip
     peak = table.set_index("case").peak_mb.to_dict()
@@ -80,23 +89,142 @@ def generate(run):
 
 
 @chapter.experiment
+def evaluate(run):
+    """How does one score a model on thousands of examples?"""
+    llm = run.engine(COURSE_LM, **engines.limits(run, COURSE_LM))
+    return lesson_tables.evaluate(run, llm, each=run.size(full=100 if run.machine.gpus else 60, smoke=4))
+
+
+@chapter.experiment
+def scale_out(run):
+    """What do two workers bring, with Ray Data, and what is `vllm run-batch`?"""
+    run.step("installing what Ray needs, once")
+    packages.ensure(chapter.folder)
+    llm = run.engine(COURSE_LM, **engines.limits(run, COURSE_LM))
+    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=2000 if run.machine.gpus else 400, smoke=12))
+
+
+@chapter.experiment
+def embed(run):
+    """Can the course's lessons be searched with the vectors of a small model?"""
+    options = engines.SMALL_ON_A_GPU if run.machine.gpus else {}
+    llm = engines.fresh_engine(run, COURSE_LM, **options, runner="pooling", convert="embed",
+                               pooler_config={"seq_pooling_type": "MEAN"})  # fmt: skip
+    return lesson_tables.search(run, llm)
+
+
+@chapter.experiment
+def max_model_len(run):
+    """What does a larger max_model_len cost?"""
+    limit = run.model.config["max_position_embeddings"]
+    gpu = bool(run.machine.gpus)
+    values = (engines.limits(run)["max_model_len"], limit) if gpu else run.size((256, 2048), (512, 2048))
+    # In turn, where a machine is restless and an engine starts in seconds: the first again at the end.
+    visits = values if gpu or run.smoke else (*values, *reversed(values))
+    scale, count = (0.25, run.size(256, 64)) if gpu else (0.125, run.size(48, 8))
+    drawn = lengths.sample(10_000, limit=100_000)
+    run.setting(requests=count, scale=scale, repeats=len(visits) // 2 * run.repeats, refused_of=len(drawn))
+    because = "blocks are handed out as tokens come: the limit reserves nothing"
+    run.predict("tokens/s at the largest over the smallest", 1.0, "x", because=because)
+    rounds, blocks, requests = {value: [] for value in values}, {}, []
+    eager = {"enforce_eager": True} if gpu else {}  # on both sides: compiled, each would start a minute later
+    for value in visits:
+        llm = None  # an engine that is still named here would keep its memory
+        llm = engines.fresh_engine(run, **engines.limits(run) | eager | {"max_model_len": value})
+        requests = requests or offline_prompts.chat(llm.get_tokenizer(), count, min(values), scale)
+        cache = llm.llm_engine.vllm_config.cache_config
+        blocks[value] = cache.num_gpu_blocks
+        run.step(f"max_model_len {value:,}: warming up")
+        engines.serve(llm, requests[: run.size(count, 1)])
+        rounds[value] += engines.in_turn(run, {value: partial(engines.serve, llm, requests)})[value]
+    run.count(sum(served.output_tokens for taken in rounds.values() for served in taken))
+    rows = []
+    for value, taken in rounds.items():
+        tokens = blocks[value] * cache.block_size
+        refused = sum(size.input_tokens >= value for size in drawn) / len(drawn) * 100
+        cut = sum(size.input_tokens < value < size.input_tokens + size.output_tokens for size in drawn)
+        rows.append({"max_model_len": value, "blocks": blocks[value], "kv_tokens": tokens,
+                     "full_requests": tokens / value, "output_tok_s": engines.median(taken, "output_tok_s"),
+                     "spread_pct": engines.spread_pct(taken), "refused_pct": refused,
+                     "cut_pct": cut / len(drawn) * 100})  # fmt: skip
+    table = pd.DataFrame(rows)
+    first, last = table.iloc[0], table.iloc[-1]
+    run.measured("tokens/s at the largest over the smallest", last.output_tok_s / first.output_tok_s)
+    run.reading(
+        f"From {first.max_model_len:,.0f} to {last.max_model_len:,.0f} the KV cache keeps "
+        f"{last.blocks / first.blocks * 100:.0f} % of its blocks and the batch "
+        f"{last.output_tok_s / first.output_tok_s * 100:.0f} % of its tokens per second. At the smallest "
+        f"{first.refused_pct:.0f} % of a chat service's prompts would be refused."
+    )
+    return table
+
+
+@chapter.experiment
+def throughput(run):
+    """Is the runner as fast as vLLM's own benchmark on the same prompts?"""
+    from transformers import AutoTokenizer
+
+    options = engines.limits(run)
+    scale, count = (0.25, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
+    warmups, tokenizer = run.size(1, 0), AutoTokenizer.from_pretrained(run.model.path)
+    drawn = offline_prompts.chat(tokenizer, 2 * count, 1000, scale)
+    # The benchmark leaves out what has less than four tokens in or out.
+    requests = [r for r in drawn if min(r.prompt_tokens, r.output_tokens) >= 4][:count]
+    tokens = sum(request.output_tokens for request in requests)
+    run.setting(requests=count, output_tokens=tokens, scale=scale, temperature=1.0, repeats=run.repeats,
+                warmups=warmups)  # fmt: skip
+    because = "the same steps of the same engine; a file is little work beside them"
+    run.predict("tokens/s of the runner over the benchmark", 1.0, "x", because=because)
+    if not run.smoke:
+        models.close_engine()  # the command's engine is another one, and comes first: then nothing is in its way
+        run.step("vllm bench throughput, the command")
+        rate = contests.of_benchmark_command(run, requests, tokenizer, **options, enable_prefix_caching=False)
+    llm = engines.in_process_engine(run, **options)
+    run.step(f"{count} requests, one way after the other, {warmups} warm-up and {run.repeats} rounds")
+    benchmark, runner = contests.of_benchmark(llm, requests), contests.of_runner(llm, requests, run.logs)
+    contestants = {"benchmark": benchmark, "batch_runner": runner}
+    found = timing.alternate(contestants, run.repeats, warmups)
+    run.count(2 * (run.repeats + warmups) * tokens)
+    rows = [
+        {"tool": name, "output_tok_s": r.median, "spread_pct": r.spread_pct, "steps": contestants[name].steps,
+         "outside_steps_pct": contestants[name].outside_steps_pct}
+        for name, r in found.items()
+    ]  # fmt: skip
+    if not run.smoke:
+        rows.insert(1, {"tool": "benchmark_command", "output_tok_s": rate})
+    table = pd.DataFrame(rows)
+    table["difference_pct"] = (table.output_tok_s / table.output_tok_s[0] - 1) * 100
+    ratio = table.output_tok_s.iloc[-1] / table.output_tok_s[0]
+    run.measured("tokens/s of the runner over the benchmark", ratio)
+    run.reading(
+        f"From file to file the runner makes {ratio * 100:.1f} % of the tokens per second that vLLM's benchmark makes "
+        f"of the same prompts in memory. Outside the engine's steps it spends {table.outside_steps_pct.iloc[-1]:.1f} % "
+        f"of its time, the benchmark {table.outside_steps_pct[0]:.1f} %."
+    )
+    return table
+
+
+@chapter.experiment
 def sampling(run):
     """What does each way of sampling cost, against taking the likeliest token?"""
-    llm = run.engine(**engines.limits(run))
+    llm = engines.in_process_engine(run, **engines.limits(run))
     count, answer = run.size(64 if run.machine.gpus else 32, 8), run.size(64 if run.machine.gpus else 16, 6)
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(100, answer)] * count)
     few = requests[: count // contests.BEAMS]  # with its beams as many sequences as the others
-    run.setting(requests=count, input_tokens=100, output_tokens=answer, few_requests=len(few), repeats=run.repeats)
+    short = [replace(request, output_tokens=min(16, answer)) for request in few]  # beam search: a call for each token
+    run.setting(requests=count, input_tokens=100, output_tokens=answer, few_requests=len(few),
+                few_output_tokens=short[0].output_tokens, repeats=run.repeats)  # fmt: skip
     contestants = {name: contests.of_sampler(llm, requests, how) for name, how in contests.SAMPLERS.items()}
     contestants["n_4"] = contests.of_sampler(llm, few, {"temperature": 1.0, "n": contests.BEAMS})
-    contestants["greedy_few"] = contests.of_sampler(llm, few, {"temperature": 0.0})
-    contestants["beam_search_few"] = contests.of_beam_search(llm, few)
+    contestants["greedy_few"] = contests.of_sampler(llm, short, {"temperature": 0.0})
+    contestants["beam_search_few"] = contests.of_beam_search(llm, short)
     because = "a sort of the logits is little work beside reading the weights"
     run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
     warmups = run.size(full=1, smoke=0)
     run.step(f"{len(contestants)} ways in turn, {warmups} warm-ups and {run.repeats} rounds")
     found = timing.alternate(contestants, run.repeats, warmups)
-    run.count((run.repeats + warmups) * answer * ((len(contests.SAMPLERS) + 1) * count + 2 * len(few)))
+    tokens = answer * (len(contests.SAMPLERS) + 1) * count + 2 * sum(request.output_tokens for request in short)
+    run.count((run.repeats + warmups) * tokens)
     table = pd.DataFrame(
         {"sampler": name, "requests": count if name in contests.SAMPLERS else len(few), "output_tok_s": rates.median,
          "spread_pct": rates.spread_pct,
@@ -114,52 +242,10 @@ def sampling(run):
 
 
 @chapter.experiment
-def throughput(run):
-    """Is the runner as fast as vLLM's own benchmark on the same prompts?"""
-    options = engines.limits(run)
-    llm = run.engine(**options)
-    scale, count = (0.5, run.size(256, 64)) if run.machine.gpus else (0.125, run.size(128, 24))
-    rounds, warmups = run.size(5 if run.machine.gpus else 3, 1), run.size(1, 0)
-    drawn = offline_prompts.chat(llm.get_tokenizer(), 2 * count, 1000, scale)
-    # The benchmark leaves out what has less than four tokens in or out.
-    requests = [r for r in drawn if min(r.prompt_tokens, r.output_tokens) >= 4][:count]
-    tokens = sum(request.output_tokens for request in requests)
-    run.setting(requests=count, output_tokens=tokens, scale=scale, temperature=1.0, repeats=rounds, warmups=warmups)
-    because = "the same steps of the same engine; a file is little work beside them"
-    run.predict("tokens/s of the runner over the benchmark", 1.0, "x", because=because)
-    run.step(f"{count} requests, one way after the other, {warmups} warm-up and {rounds} rounds")
-    benchmark, runner = contests.of_benchmark(llm, requests), contests.of_runner(llm, requests, run.logs)
-    contestants = {"benchmark": benchmark, "batch_runner": runner}
-    found = timing.alternate(contestants, rounds, warmups)
-    run.count(2 * (rounds + warmups) * tokens)
-    rows = [
-        {"tool": name, "output_tok_s": r.median, "spread_pct": r.spread_pct, "steps": contestants[name].steps,
-         "outside_steps_pct": contestants[name].outside_steps_pct}
-        for name, r in found.items()
-    ]  # fmt: skip
-    if not run.smoke:
-        tokenizer = llm.get_tokenizer()
-        models.close_engine()
-        run.step("vllm bench throughput, the command")
-        rate = contests.of_benchmark_command(run, requests, tokenizer, **options, enable_prefix_caching=False)
-        rows.insert(1, {"tool": "benchmark_command", "output_tok_s": rate})
-    table = pd.DataFrame(rows)
-    table["difference_pct"] = (table.output_tok_s / table.output_tok_s[0] - 1) * 100
-    ratio = table.output_tok_s.iloc[-1] / table.output_tok_s[0]
-    run.measured("tokens/s of the runner over the benchmark", ratio)
-    run.reading(
-        f"From file to file the runner makes {ratio * 100:.1f} % of the tokens per second that vLLM's benchmark makes "
-        f"of the same prompts in memory. Outside the engine's steps it spends {table.outside_steps_pct.iloc[-1]:.1f} % "
-        f"of its time, the benchmark {table.outside_steps_pct[0]:.1f} %."
-    )
-    return table
-
-
-@chapter.experiment
 def batch_size(run):
     """How many requests should run at once?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
-    largest, answer = engines.slots(run), run.size(full=48 if run.machine.gpus else 32, smoke=16)
+    largest, answer = engines.slots(run), run.size(full=32, smoke=16)
     sizes = [size for size in run.size((1, 4, 16, 64, 256, 512), (1, 16)) if size <= largest]
     count = {size: max(8, 2 * size) if size < 256 else size for size in sizes}
     requests = offline_prompts.of_lengths(llm.get_tokenizer(), [lengths.Lengths(128, answer)] * max(count.values()))
@@ -211,7 +297,7 @@ def batch_size(run):
 def sorted_or_not(run):
     """Does the order of a batch matter?"""
     llm = engines.in_process_engine(run, **engines.limits(run))
-    tokenizer, places = llm.get_tokenizer(), engines.slots(run) // 4
+    tokenizer, places = llm.get_tokenizer(), 64 if run.machine.gpus else 16
     scale = 0.25 if run.machine.gpus else run.size(0.125, 0.05)
     count = run.size(4 if run.machine.gpus else 2, 1) * places
     orders = contests.orders(offline_prompts.chat(tokenizer, count, 2000, scale))
@@ -219,7 +305,7 @@ def sorted_or_not(run):
     because = f"steps of {places} slots, each refilled at once, over those of the order in which they come"
     for name in list(orders)[1:]:
         run.predict(f"time, {name}", steps[name] / steps["as_they_come"], "x", because=because)
-    groups, prefix, each = (12, 2000, 6) if run.machine.gpus else run.size((4, 640, 4), (3, 256, 2))
+    groups, prefix, each = (6, 2000, 4) if run.machine.gpus else run.size((4, 640, 4), (3, 256, 2))
     grouped = contests.shared_prefixes(tokenizer, offline_prompts.lesson_tokens(tokenizer), groups, each, prefix, 24)
     orders |= {"texts_in_turn": contests.interleaved(grouped, each), "text_by_text": grouped}
     block_size = llm.llm_engine.vllm_config.cache_config.block_size
@@ -262,73 +348,6 @@ def sorted_or_not(run):
         "times the time of the texts in turn."
     )
     return table
-
-
-@chapter.experiment
-def max_model_len(run):
-    """What does a larger max_model_len cost?"""
-    limit = run.model.config["max_position_embeddings"]
-    gpu = bool(run.machine.gpus)
-    values = (engines.limits(run)["max_model_len"], limit) if gpu else run.size((256, 2048), (512, 2048))
-    visits = 1 if gpu else run.size(2, 1)  # in turn, where a machine is restless and an engine starts in seconds
-    scale, count = (0.5, run.size(256, 64)) if gpu else (0.125, run.size(48, 8))
-    drawn = lengths.sample(10_000, limit=100_000)
-    run.setting(requests=count, scale=scale, repeats=visits * run.repeats, refused_of=len(drawn))
-    because = "blocks are handed out as tokens come: the limit reserves nothing"
-    run.predict("tokens/s at the largest over the smallest", 1.0, "x", because=because)
-    rounds, blocks, requests = {value: [] for value in values}, {}, []
-    for value in values * visits:
-        llm = engines.in_process_engine(run, **engines.limits(run) | {"max_model_len": value})
-        requests = requests or offline_prompts.chat(llm.get_tokenizer(), count, min(values), scale)
-        cache = llm.llm_engine.vllm_config.cache_config
-        blocks[value] = cache.num_gpu_blocks
-        run.step(f"max_model_len {value:,}: warming up")
-        engines.serve(llm, requests[: run.size(count, 1)])
-        rounds[value] += engines.in_turn(run, {value: partial(engines.serve, llm, requests)})[value]
-    run.count(sum(served.output_tokens for taken in rounds.values() for served in taken))
-    rows = []
-    for value, taken in rounds.items():
-        tokens = blocks[value] * cache.block_size
-        refused = sum(size.input_tokens >= value for size in drawn) / len(drawn) * 100
-        cut = sum(size.input_tokens < value < size.input_tokens + size.output_tokens for size in drawn)
-        rows.append({"max_model_len": value, "blocks": blocks[value], "kv_tokens": tokens,
-                     "full_requests": tokens / value, "output_tok_s": engines.median(taken, "output_tok_s"),
-                     "spread_pct": engines.spread_pct(taken), "refused_pct": refused,
-                     "cut_pct": cut / len(drawn) * 100})  # fmt: skip
-    table = pd.DataFrame(rows)
-    first, last = table.iloc[0], table.iloc[-1]
-    run.measured("tokens/s at the largest over the smallest", last.output_tok_s / first.output_tok_s)
-    run.reading(
-        f"From {first.max_model_len:,.0f} to {last.max_model_len:,.0f} the KV cache keeps "
-        f"{last.blocks / first.blocks * 100:.0f} % of its blocks and the batch "
-        f"{last.output_tok_s / first.output_tok_s * 100:.0f} % of its tokens per second. At the smallest "
-        f"{first.refused_pct:.0f} % of a chat service's prompts would be refused."
-    )
-    return table
-
-
-@chapter.experiment
-def evaluate(run):
-    """How does one score a model on thousands of examples?"""
-    llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
-    return lesson_tables.evaluate(run, llm, each=run.size(full=100 if run.machine.gpus else 60, smoke=4))
-
-
-@chapter.experiment
-def scale_out(run):
-    """What do two workers bring, with Ray Data, and what is `vllm run-batch`?"""
-    run.step("installing what Ray needs, once")
-    packages.ensure(chapter.folder)
-    llm = engines.in_process_engine(run, model=COURSE_LM, **engines.limits(run, COURSE_LM))
-    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=4000 if run.machine.gpus else 400, smoke=12))
-
-
-@chapter.experiment
-def embed(run):
-    """Can the course's lessons be searched with the vectors of a small model?"""
-    llm = run.engine(COURSE_LM, enforce_eager=True, runner="pooling", convert="embed",
-                     pooler_config={"seq_pooling_type": "MEAN"})  # fmt: skip
-    return lesson_tables.search(run, llm)
 
 
 chapter.figure(

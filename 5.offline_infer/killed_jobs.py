@@ -1,6 +1,10 @@
 """A job that is killed and started again until it is done, and what memory a job takes."""
 
+import ctypes
+import gc
 import json
+import multiprocessing
+import os
 import random
 import signal
 import subprocess
@@ -9,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import batch_runner
 from batch_job import BatchJob
 
-from common import models, serving
-from common.problems import Problem
+from common import hardware, models, serving
+from common.problems import Problem, first_line
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,12 @@ def write_short(file: Path, count: int) -> None:
             output.write(f'{{"prompt_token_ids": [{number % 10_000}]}}\n')
 
 
-def with_runner(llm, prompts: Path, answers: Path, on_progress: Callable) -> None:
+def with_runner(llm, prompts: Path) -> None:
     """Answer a file with batch_runner.py's loop."""
     from vllm import SamplingParams
 
-    with BatchJob(prompts, answers, {}) as job:
-        batch_runner.run(llm, job, SamplingParams(temperature=0.0, max_tokens=1), on_progress=on_progress)
+    with BatchJob(prompts, prompts.with_suffix(".answers.jsonl"), {}) as job:
+        batch_runner.run(llm, job, SamplingParams(temperature=0.0, max_tokens=1))
 
 
 def all_at_once(llm, prompts: Path) -> None:
@@ -130,32 +135,74 @@ def all_at_once(llm, prompts: Path) -> None:
     llm.generate(asked, SamplingParams(temperature=0.0, max_tokens=1), use_tqdm=False)
 
 
-def memory_rows(run) -> list[dict]:
-    """The peak of the runner's memory for a short and a long file, and of giving all prompts to `generate` at once.
+WAYS = {"runner": with_runner, "all_at_once": all_at_once}
+# The smallest model there is, on an engine whose KV cache is small and full before the measurement: what is measured is
+# the program around it. The share of a GPU is what has to be free; the cache is given.
+SMALL = {"max_num_seqs": 64, "block_size": 32, "kv_cache_memory_bytes": 2**23, "gpu_memory_utilization": 0.05}
 
-    In this process, on one engine whose KV cache is small and full before the first measurement. The model is the
-    smallest there is, course-lm's draft: what is measured is the program around it.
+
+@dataclass
+class MemoryCase:
+    """One way on one file, measured in a process of its own: no other case has left it memory to use again."""
+
+    name: str
+    count: int
+    process: multiprocessing.Process
+    report: Connection
+
+    def row(self) -> dict:
+        """What it found, when it is done. Raises Problem if it failed."""
+        try:
+            found = self.report.recv()
+        except EOFError:
+            found = None
+        self.process.join()
+        if not isinstance(found, dict):
+            raise Problem(f"{self.name} was not measured: {found or 'its process is gone'}.", "Read the log.")
+        return {"case": self.name, "ended": "finished", "requests": self.count, "done": self.count} | found
+
+
+def memory_cases(run, cases: list[MemoryCase]) -> None:
+    """The runner on a short and a long file, and all prompts given to `generate` at once: four processes, into `cases`.
+
+    They are forks of this one, which has imported vLLM and started no engine yet: a program begun anew would import it
+    for seconds. As many run side by side as there are cores; this returns when all are done.
     """
-    from offline_engines import in_process_engine
+    import vllm.entrypoints.llm  # noqa: F401
 
+    gc.freeze()  # what is imported stays; a start of vLLM would look through all of it several times
+    context, cores = multiprocessing.get_context("fork"), run.machine.cores
     counts = {"runner": run.size((1000, 100_000), (100, 1000)), "all_at_once": run.size((1000, 10_000), (100, 1000))}
-    draft = models.Model("course-lm's draft", str(models.DRAFT), "trained")
-    small = {"max_num_seqs": 256, "block_size": 32, "kv_cache_memory_bytes": 2**23}
-    llm = in_process_engine(run, model=draft, enforce_eager=True, **small)
-    prompts, answers = run.logs / "short.jsonl", run.logs / "short.answers.jsonl"
-    rows = []
-    for name, sizes in {"warm-up": (run.size(2000, 200),), **counts}.items():
+    for way, sizes in counts.items():
         for number, count in enumerate(sizes, 1):
-            run.step(f"memory: {name}, {count:,} prompts")
-            write_short(prompts, count)
-            for file in (answers, answers.with_suffix(".errors.jsonl"), answers.with_suffix(".job.json")):
-                file.unlink(missing_ok=True)
-            began = time.monotonic()
-            if name == "all_at_once":
-                peak = peak_mb(lambda: all_at_once(llm, prompts))
-            else:
-                peak = peak_mb(lambda: with_runner(llm, prompts, answers, lambda progress: run.step(str(progress))))
-            rows.append({"case": f"{name}_{number}", "ended": "finished", "requests": count, "peak_mb": peak})
-            rows[-1] |= {"seconds": time.monotonic() - began, "done": count}
+            if len(cases) >= cores:
+                cases[-cores].process.join()
+            name, (receiver, sender) = f"{way}_{number}", context.Pipe(duplex=False)
+            arguments = sender, way, run.logs / f"{name}.jsonl", count
+            process = context.Process(target=measure_case, args=arguments, daemon=True)
+            process.start()
+            sender.close()  # the process has the other copy: if it dies, `recv` ends
+            cases.append(MemoryCase(name, count, process, receiver))
             run.count(count)
-    return rows[1:]
+    for case in cases:
+        case.process.join()
+
+
+def measure_case(sender: Connection, way: str, prompts: Path, count: int) -> None:
+    """Send the seconds and the peak of one way on `count` prompts, or a sentence that says why there are none."""
+    ctypes.CDLL(None).prctl(serving.PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the demo
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    try:
+        draft = models.Model("course-lm's draft", str(models.DRAFT), "trained")
+        llm = models.engine(draft, hardware.machine(), enforce_eager=True, **SMALL)
+        warm_up = prompts.with_suffix(".warm-up.jsonl")
+        write_short(warm_up, 2 * SMALL["max_num_seqs"])  # as many as the runner holds at once
+        with_runner(llm, warm_up)
+        write_short(prompts, count)
+        gc.collect()
+        began = time.monotonic()
+        peak = peak_mb(lambda: WAYS[way](llm, prompts))
+        sender.send({"seconds": time.monotonic() - began, "peak_mb": peak})
+    except BaseException as error:
+        sender.send(f"{type(error).__name__}: {first_line(error)}")
+        raise

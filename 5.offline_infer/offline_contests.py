@@ -13,6 +13,7 @@ from batch_runner import run as answer_job
 from offline_prompts import Request, write_jsonl
 
 from common import throughput, timing
+from common.in_process import core_in_this_process
 from common.problems import Problem
 
 # ------------------------------------------------------------------------- the runner, and vLLM's own benchmark
@@ -95,7 +96,7 @@ def of_benchmark(llm, requests: Sequence[Request]) -> Watched:
 
 
 def of_benchmark_command(run, requests: Sequence[Request], tokenizer, **engine: object) -> float:
-    """`vllm bench throughput` on the same prompts, in a process of its own with an engine of its own; tokens/s.
+    """`vllm bench throughput` on the same prompts, with an engine of its own, in its process like ours; tokens/s.
 
     Its warm-up has the same prompts, so the engine must not keep prefixes. It reads them in the form of ShareGPT, where
     the length of an answer is given by a text of as many tokens.
@@ -111,7 +112,8 @@ def of_benchmark_command(run, requests: Sequence[Request], tokenizer, **engine: 
         turns.append({"conversations": [{"value": request.prompt}, {"value": answer}]})
     dataset.write_text(json.dumps(turns, ensure_ascii=False))
     words = ["--dataset-name", "sharegpt", "--dataset-path", str(dataset)]
-    report = throughput.vllm_bench(run.model, run.machine, len(requests), words, run.logs, **engine)
+    with core_in_this_process(True):
+        report = throughput.vllm_bench(run.model, run.machine, len(requests), words, run.logs, **engine)
     return sum(request.output_tokens for request in requests) / report["elapsed_time"]
 
 

@@ -1,5 +1,6 @@
 """The engines of this chapter, and a batch served step by step so that its tokens and its KV cache can be watched."""
 
+import gc
 import statistics
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from offline_prompts import Request
 
 from common import memory, models, timing
+from common.engine_core import wait_for_output
 from common.in_process import changed, core_in_this_process, is_in_process, scheduler_of
 
 
@@ -17,14 +19,27 @@ def slots(run) -> int:
     return 512 if run.machine.gpus else 64
 
 
+# course-lm on a GPU: it answers these batches sooner than it would be compiled. Its KV cache is given and small, and so
+# is the share of the GPU that has to be free: processes that share the GPU, or have just left it, are in nobody's way.
+SMALL_ON_A_GPU = {"enforce_eager": True, "kv_cache_memory_bytes": 2**31, "gpu_memory_utilization": 0.3}
+
+
 def limits(run, model: models.Model | None = None) -> dict[str, object]:
-    """The options of the engines here, for this run's model or another. Without a GPU they are the same for all."""
+    """The options of the engines here, for this run's model or for course-lm. Without a GPU they are the same."""
     context = (model or run.model).config["max_position_embeddings"]
     options = {"max_model_len": min(4096, context), "max_num_seqs": slots(run)}
     run.setting(**options, seed=0)
-    if model and run.machine.gpus:
-        options["enforce_eager"] = True  # a small model answers these batches sooner than it would be compiled
-    return options
+    return options | SMALL_ON_A_GPU if model and run.machine.gpus else options
+
+
+def fresh_engine(run, model: models.Model | None = None, **options: object):
+    """An engine of the run that is sure to be a new one, ready a second sooner.
+
+    A start of vLLM looks for garbage several times, each time through all that is imported; an end undoes the freeze.
+    """
+    models.close_engine()
+    gc.freeze()
+    return run.engine(model, **options)
 
 
 def in_process_engine(run, **options: object):
@@ -92,6 +107,7 @@ def serve(llm, requests: Sequence[Request], **sampling: object) -> Served:
             params = SamplingParams(temperature=0.0, max_tokens=request.output_tokens, ignore_eos=True, **sampling)
             llm.enqueue(request.prompt, params, use_tqdm=False)
         while llm.llm_engine.has_unfinished_requests():
+            wait_for_output(llm.llm_engine.engine_core)  # which raises where `step` would wait for ever
             for output in llm.llm_engine.step():
                 served.latencies_s.append(time.perf_counter() - start)
                 tokens = len(output.outputs[0].token_ids)

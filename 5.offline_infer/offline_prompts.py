@@ -1,6 +1,5 @@
 """Prompts for the experiments: lessons cut to the lengths of a chat service, and the files that tools want them in."""
 
-import functools
 import json
 import random
 from collections.abc import Sequence
@@ -22,10 +21,15 @@ class Request:
     output_tokens: int
 
 
-@functools.cache
+_rows: dict[str, list[int]] = {}  # by the tokenizer's name: each engine has an object of its own
+
+
 def lesson_tokens(tokenizer) -> list[int]:
     """All lessons as one row of tokens."""
-    return tokenizer.encode("\n\n".join(piece.text for piece in pieces()), add_special_tokens=False)
+    name = tokenizer.name_or_path
+    if name not in _rows:
+        _rows[name] = tokenizer.encode("\n\n".join(piece.text for piece in pieces()), add_special_tokens=False)
+    return _rows[name]
 
 
 def of_lengths(tokenizer, sizes: Sequence[lengths.Lengths], seed: int = 0) -> list[Request]:

@@ -9,6 +9,7 @@ last line on standard output is a JSON object with the times. Prompts are lines 
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import shutil
@@ -31,11 +32,12 @@ class Worker:
         machine, options = hardware.machine(), {"enforce_eager": True}
         if machine.gpus:
             if share < 1:
-                options |= {"kv_cache_memory_bytes": KV_BYTES, "gpu_memory_utilization": 0.8 * share}
+                options |= {"kv_cache_memory_bytes": KV_BYTES, "gpu_memory_utilization": 0.6 * share}
         else:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(own_core(Path(cores)))
-        from vllm import SamplingParams
+        from vllm import LLM, SamplingParams  # noqa: F401
 
+        gc.freeze()  # a start of vLLM would look through all that is imported several times
         self.llm = models.engine(models.resolve(model), machine, **options)
         self.sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
         self.ready_s = time.time()
@@ -79,12 +81,13 @@ def answer(prompts: Path, answers: Path, model: str, workers: int, max_tokens: i
     start = time.time()
     try:
         # Two logical cores more than workers: the tasks that read and cut need some, and would wait for ever.
-        local = {} if address else {"num_cpus": workers + 2, "include_dashboard": False, "_temp_dir": str(folder)}
+        gpus = len(hardware.machine().gpus)
+        counted = {"num_cpus": workers + 2, "num_gpus": gpus}  # given: what Ray fails to see, workers would wait for
+        local = {} if address else counted | {"include_dashboard": False, "_temp_dir": str(folder)}
         ray.init(address=address or "local", log_to_driver=False, **local)
         ray.data.DataContext.get_current().enable_progress_bars = False
         lines = prompts.read_text().splitlines()
         rows = [{"line": n, "messages": json.dumps(json.loads(line)["messages"])} for n, line in enumerate(lines, 1)]
-        gpus = len(hardware.machine().gpus)
         share = min(1.0, gpus / workers)  # of a GPU, for each worker
         needs = {"num_gpus": share} if gpus else {"num_cpus": 1}
         work = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block)).map_batches(

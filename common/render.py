@@ -49,8 +49,8 @@ def results_page(folder: Path) -> str:
         f"# {folder.name}: results",
         "",
         "Generated from `results/` by `make results`; do not edit. Ratios carry over to other machines better than",
-        "absolute figures, but not where one side waits for the GPU and the other for Python. A dash means: not measured,",
-        "or not there on this hardware.",
+        "absolute figures, but not where one side waits for the GPU and the other for Python. A dash means: not",
+        "measured, or not there on this hardware.",
     ]
     for slug, stored in recorded.items():
         lines += ["", f"## {slug}: {stored['hardware']}"]

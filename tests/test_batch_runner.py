@@ -1,5 +1,6 @@
 """Chapter 5: the loop that answers a file of prompts, with a fake engine and a real one."""
 
+import json
 import os
 import random
 import signal
@@ -110,6 +111,22 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys):
     with pytest.raises(SystemExit):
         RUNNER.main([str(file), str(tmp_path / "a.jsonl"), "--engine", "max=3"])
     assert "is not a JSON object" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("max_modle_len", "Did you mean max_model_len?"), ("zzz", "has no option zzz"), ("model", "Take --model")],
+)
+def test_an_engine_option_that_can_not_be_leaves_no_file(tmp_path, capsys, option, said):
+    file = prompts(tmp_path / "p.jsonl", 2)
+    command = [str(file), str(tmp_path / "a.jsonl"), "--engine", json.dumps({"max_model_len": 512, option: 1})]
+    assert RUNNER.main(command) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_engine_options_that_exist_are_let_through():
+    RUNNER.check_engine_options({"max_model_len": 512, "max_num_seqs": 8, "kv_cache_memory_bytes": 2**30, "seed": 1})
 
 
 def test_duration():

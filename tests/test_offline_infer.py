@@ -1,6 +1,8 @@
 """Chapter 5: its search, its orders, its workers and what it counts are right."""
 
+import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import pytest
 from batch_files import prompts, write
 
 from common.chapters import ROOT, load
+from common.problems import Problem
 
 FOLDER = ROOT / "5.offline_infer"
 SEARCH = load(FOLDER / "lesson_search.py")
@@ -109,6 +112,26 @@ def test_peak_memory_is_that_of_the_work():
     peak_mb = load(FOLDER / "killed_jobs.py").peak_mb
     assert 190 < peak_mb(lambda: bytearray(b"x") * 200_000_000) < 230
     assert peak_mb(lambda: None) < 5  # the peak before is forgotten
+
+
+def test_a_memory_case_that_fails_says_why():
+    killed = load(FOLDER / "killed_jobs.py")
+    context = multiprocessing.get_context("fork")
+
+    def case(work) -> object:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=work, args=(sender,), daemon=True)
+        process.start()
+        sender.close()
+        return killed.MemoryCase("runner_1", 5, process, receiver)
+
+    assert case(lambda sender: sender.send({"seconds": 1.0, "peak_mb": 2.0})).row() == {
+        "case": "runner_1", "ended": "finished", "requests": 5, "done": 5, "seconds": 1.0, "peak_mb": 2.0
+    }  # fmt: skip
+    with pytest.raises(Problem, match="no room"):
+        case(lambda sender: sender.send("OSError: no room")).row()
+    with pytest.raises(Problem, match="its process is gone"):
+        case(lambda sender: os.kill(os.getpid(), signal.SIGKILL)).row()
 
 
 def test_each_worker_takes_a_core_of_its_own(tmp_path):
