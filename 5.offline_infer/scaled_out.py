@@ -124,6 +124,6 @@ def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
     run.reading(
         f"Ray Data answers after {ray.ready_s:.0f} s of starting, and makes {ray.output_tok_s / one.output_tok_s:.2f} "
         f"times the tokens per second of one engine. Each way gives the runner's answer to "
-        f"{table.same_pct_runner.min():.1f} % of the prompts or more."
+        f"at least {table.same_pct_runner.min():.1f} % of the prompts."
     )
     return table

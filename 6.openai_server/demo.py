@@ -223,8 +223,8 @@ def open_and_closed(run):
     answers = [max(4, size.output_tokens) for size in sizes]
     prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
-    window_s = run.size(full=4.0 if run.machine.gpus else 3.0, smoke=0.3)
-    levels = run.size(full=[16, 64, 256] if run.machine.gpus else [1, 4, 16, 64], smoke=[2])
+    window_s = run.size(full=8.0, smoke=0.3)  # a tail of some hundred requests, and a queue needs time to grow
+    levels = run.size(full=[16, 64, 256] if run.machine.gpus else [4, 16, 64], smoke=[2])
     run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
     rate = run.size(full=500 if run.machine.gpus else 60, smoke=20)
     clients = kept_servers.clients(users=max(levels), requests_per_s=rate)
