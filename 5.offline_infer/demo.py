@@ -235,9 +235,9 @@ def sampling(run):
     run.measured("top_k and top_p over greedy", x["top_k_and_top_p"])
     others = x[list(contests.SAMPLERS)].drop("greedy")
     run.reading(
-        f"The other ways of sampling one answer make {others.min():.2f} to {others.max():.2f} times the tokens per second "
-        f"of greedy, top-k and top-p together {x['top_k_and_top_p']:.2f} times, beam search with {contests.BEAMS} beams "
-        f"{x['beam_search_few']:.2f} times."
+        f"The other ways of sampling one answer make {others.min():.2f} to {others.max():.2f} times the tokens per "
+        f"second of greedy, top-k and top-p together {x['top_k_and_top_p']:.2f} times, beam search with "
+        f"{contests.BEAMS} beams {x['beam_search_few']:.2f} times."
     )
     return table
 

@@ -60,7 +60,7 @@ def said(answer: httpx.Response) -> str:
     """The message of an answer, on one line."""
     got = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else {}
     if "error" in got and isinstance(got["error"], dict):
-        message = re.sub(r"\[\d\d:\d\d:\d\d\] ", "", got["error"]["message"])  # xgrammar writes the time into its errors
+        message = re.sub(r"\[\d\d:\d\d:\d\d\] ", "", got["error"]["message"])  # xgrammar puts the time into its errors
         return first_line(message, 110)
     if "choices" in got:
         return first_line("answered: " + got["choices"][0]["message"]["content"], 110)
