@@ -136,6 +136,12 @@ class Chapter:
         sys.exit(status)
 
 
+def _undisturbed() -> None:
+    """Let no second Ctrl-C cut short what ends a demo: it would leave processes behind, and no report."""
+    for how in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(how, signal.SIG_IGN)
+
+
 class Session:
     """One run of a demo from its command line to its exit status."""
 
@@ -164,6 +170,7 @@ class Session:
                 self.screen.say(f"failed: {', '.join(failed)}. The log is {self.logs / 'vllm.log'}", style="bold red")
             return 1 if failed else 0
         except KeyboardInterrupt:
+            _undisturbed()
             more = " What was saved stays saved; --save --resume goes on from there." if self.options.save else ""
             self.screen.say(f"\nInterrupted.{more}")
             return 130
@@ -174,8 +181,7 @@ class Session:
             self._show_error(error)
             return 1
         finally:
-            for how in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C would leave processes behind, and no report
-                signal.signal(how, signal.SIG_IGN)
+            _undisturbed()
             models.close_engine()
             self._write_report()
             self._draw_traces()

@@ -260,10 +260,13 @@ def test_a_second_interrupt_does_not_cut_the_cleaning_up_short(course):
     for line in process.stdout:
         shown += line
         if "waiting now" in line:
-            process.send_signal(signal.SIGINT)
+            break
+    time.sleep(0.2)  # in the middle of the line it would be written twice
+    process.send_signal(signal.SIGINT)
+    for line in process.stdout:
+        shown += line
         if "Interrupted" in line:
             break
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=20)
