@@ -40,6 +40,7 @@ def test_smoke(folder, tmp_path, waiting_for_a_gpu):
             assert report["rows"][entry["name"]], f"{entry['name']} has an empty table"
     assert report["generated_tokens"] > 0, "no engine generated anything"
     left = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("TMPDIR") == str(tmp_path)]
+    _, left = psutil.wait_procs(left, timeout=5)  # Python's resource tracker ends when its parent has
     assert not left, f"processes left behind: {left}"
     if waiting:
         pytest.skip(f"all else ran; not recorded yet, for want of a GPU: {', '.join(sorted(waiting))}")
