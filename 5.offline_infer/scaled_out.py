@@ -106,9 +106,8 @@ def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
     run.step(f"{count} prompts: batch_runner")
     found = {"batch_runner": of_runner(run, llm, prompts)}
     models.close_engine()  # its memory and its cores are the workers'
-    workers = run.size(full=2, smoke=1)  # each imports vLLM, on two cores for ten seconds
-    run.step(f"{count} prompts: Ray Data, workers: {workers}")
-    found["ray_data"] = of_ray(run, model, prompts, workers)
+    run.step(f"{count} prompts: Ray Data, two workers")
+    found["ray_data"] = of_ray(run, model, prompts, workers=2)
     if not run.smoke:  # it starts three processes, which takes half a minute
         run.step(f"{count} prompts: vllm run-batch")
         found["run_batch"] = of_run_batch(run, model, asked)

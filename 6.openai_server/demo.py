@@ -336,7 +336,7 @@ chapter.figure(
     title="Median time to first token by concurrent users",
 )  # fmt: skip
 chapter.figure(
-    name="open_and_closed", experiment="open_and_closed", x="requests_per_s", y="ttft_p99_ms", by="loop",
+    name="open_and_closed", experiment="open_and_closed", x="requests_per_s", y="ttft_p99_ms", by="loop", log_y=True,
     title="P99 time to first token by requests per second",
 )  # fmt: skip
 

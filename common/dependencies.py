@@ -88,8 +88,10 @@ class _Module:
         file = root / (dotted.replace(".", "/") + ".py")
         return file if dotted and file.exists() else None
 
-    def named_by(self, text: str) -> tuple[Path, str] | None:
-        """What a text names: a file of this folder, or a module or a definition of `common`."""
+    def named_by(self, text: object) -> tuple[Path, str] | None:
+        """What a text names: a file of this folder, or a module or a definition of `common`; else None."""
+        if not isinstance(text, str):
+            return None
         if text.endswith(".py") and (self.folder / text).is_file():
             return self.folder / text, ""
         if not text.startswith("common."):
@@ -113,8 +115,8 @@ class _Module:
         for node in ast.walk(definition):
             if isinstance(node, ast.Name) and node not in of_modules:
                 found.add(imported.get(node.id, (None, node.id)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(self.named_by(node.value) or (None, ""))
+            elif isinstance(node, ast.Constant) and (named := self.named_by(node.value)):
+                found.add(named)
         return found
 
 
@@ -142,8 +144,7 @@ def source_hash(demo: Path, experiment: str) -> str:
             waiting += [(file, each) for each in module.defined]
         elif name in module.defined:
             shapes.add(repr(_shape(module.defined[name])))
-            used = module.used_by(module.defined[name])
-            waiting += [(where or file, each) for where, each in used if where or each]
+            waiting += [(where or file, each) for where, each in module.used_by(module.defined[name])]
         elif name in module.imported:
             waiting.append(module.imported[name])
     return hashlib.sha256("".join(sorted(shapes)).encode()).hexdigest()[:16]
