@@ -112,6 +112,7 @@ class Figure:
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
         if self.log_y:
             axes.set_yscale("log")
+            _label_plainly(axes.yaxis)
         else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(_label(self.x))
@@ -135,6 +136,7 @@ class Figure:
         axes.invert_yaxis()
         if self.log_x:
             axes.set_xscale("log")
+            _label_plainly(axes.xaxis)
         axes.margins(x=0.12)
         axes.set_xlabel(_label(self._columns()[0]) if len(self._columns()) == 1 else "seconds")
         if len(self._columns()) > 1:
@@ -142,6 +144,15 @@ class Figure:
 
     def _columns(self) -> tuple[str, ...]:
         return (self.y,) if isinstance(self.y, str) else self.y
+
+
+def _label_plainly(axis) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10, 20 … in whole figures, at every length that it may have."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _label(column: str) -> str:

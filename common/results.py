@@ -129,8 +129,9 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """The variables that change what vLLM, NCCL and CUDA do."""
-    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(("VLLM_", "NCCL_", "CUDA_"))}
+    """The variables that change what vLLM, NCCL and CUDA do, how many threads compute, and how long an import takes."""
+    kinds = ("VLLM_", "NCCL_", "CUDA_", "OMP_", "PYTHONDONTWRITEBYTECODE")
+    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(kinds)}
 
 
 def commit(folder: Path) -> tuple[str, bool]:
