@@ -72,7 +72,7 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"attention backend|Invalid attention backend|AttentionBackendEnum|Unknown attention",
         "This attention backend does not exist or does not run on this hardware.",
-        "Leave the option out: vLLM picks a backend that runs here. The message lists the names.",
+        "Leave the option out: vLLM picks a backend that runs here. The message names those that do, or says why not.",
     ),
     (
         r"Invalid repository ID or local directory|Repo id must be in the form|"

@@ -98,13 +98,17 @@ class Screen:
         style = {"title_justify": "left", "title_style": "italic", "pad_edge": False, "show_edge": False}
         table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, title=escape(title) or None, **style)
         columns = list(rows[0]) if rows else []
-        for column in columns:
-            numeric = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
-            whole = numeric or compact or max(len(str(row[column])) for row in rows) <= 26
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
-        for row in rows:
-            cells = [number(row[column]) for column in columns]
-            table.add_row(*(escape(shorten(cell, 36) if compact else cell) for cell in cells))
+        cells = [[number(row[column]) for column in columns] for row in rows]
+        if compact:
+            cells = [[shorten(cell, 36) for cell in row] for row in cells]
+        text = [any(isinstance(row[column], str) for row in rows) for column in columns]
+        widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+        widths = fitted(widths, text, self.console.width - 2 * (len(columns) - 1))
+        for column, width, is_text in zip(columns, widths, text, strict=True):
+            how = {"overflow": "ellipsis" if compact else "fold", "no_wrap": compact or not is_text}
+            table.add_column(column, justify="left" if is_text else "right", width=width, **how)
+        for row in cells:
+            table.add_row(*map(escape, row))
         self.console.print(table)
         self.pause()
 
@@ -142,6 +146,22 @@ class Screen:
         self.console.print("\r       \r", end="")
         if key in (b"q", b"\x03"):
             raise KeyboardInterrupt
+
+
+def fitted(widths: list[int], text: list[bool], room: int) -> list[int]:
+    """Widths of a table's columns that add up to `room` at most, if text can give way for that; numbers never do.
+
+    Sentences give way first, the widest of them, down to 20; then names, down to 8.
+    """
+    fits = list(widths)
+    sentences = [is_text and width > 30 for width, is_text in zip(widths, text, strict=True)]
+    for may_shrink, least in ((sentences, 20), (text, 8)):
+        while sum(fits) > room:
+            widest = max((i for i in range(len(fits)) if may_shrink[i]), key=fits.__getitem__, default=None)
+            if widest is None or fits[widest] <= least:
+                break
+            fits[widest] -= 1
+    return fits
 
 
 class Progress:

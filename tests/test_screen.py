@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from common.screen import Screen, number, output_to
+from common.screen import Screen, fitted, number, output_to
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,32 @@ def test_long_texts_fold_and_compact_ones_are_cut(screen):
     screen.table(rows, compact=True)
     assert shown(screen).count("end") == 2
     assert shown(screen).count("…") == 2
+
+
+def test_columns_of_numbers_are_never_cut():
+    row = {"moment": "prompts computed", "block_table": "2 3 4 5 6 7 8 9 10 26", "ref_counts": "2 2 2 2 2 2 2 1 1"}
+    row |= {"why": "a sentence that is too long for this", "tokens_kept": 14, "blocks_cached_free": 12345}
+    narrow = Screen(file=io.StringIO())
+    narrow.console.width = 80
+    for compact in (False, True):
+        narrow.table([row] * 2, compact=compact)
+    assert shown(narrow).count("tokens_kept  blocks_cached_free\n") == 2
+    assert shown(narrow).count("14              12,345\n") == 4
+
+
+@pytest.mark.parametrize(
+    "widths, text, room, expected",
+    [
+        ([10, 50, 5], [True, True, False], 70, [10, 50, 5]),
+        ([10, 50, 5], [True, True, False], 50, [10, 35, 5]),  # the sentence gives way
+        ([29, 60, 40, 5], [True, True, True, False], 90, [29, 28, 28, 5]),
+        ([29, 60, 40, 5], [True, True, True, False], 70, [25, 20, 20, 5]),  # then the name too
+        ([20, 9], [False, False], 15, [20, 9]),  # numbers don't
+        ([8, 9], [True, False], 12, [8, 9]),
+    ],
+)
+def test_widths_of_columns(widths, text, room, expected):
+    assert fitted(widths, text, room) == expected
 
 
 @pytest.mark.parametrize("text", ["[/bold]", "[red]x", "C:\\models", "a \\[b]", "什么是 KV 缓存"])
