@@ -5,7 +5,8 @@ chapter, in `common`. So a module may grow without making a record old that neve
 where names do not: `run.engine` and `run.serve`, and a text that names a file of the chapter or a part of `common`
 (a script run as a process of its own, a scheduler class given to vLLM).
 
-Comments, docstrings and type hints do not count; neither does what only shows results or refuses to begin.
+Comments, docstrings and type hints do not count; neither does what only shows results or refuses to begin, nor what
+only the short form does: records are of full runs.
 """
 
 import ast
@@ -20,7 +21,7 @@ STARTS = {"engine", "serve"}  # methods of Run that start what is measured
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes docstrings and type hints away."""
+    """Takes docstrings, type hints and the short form away: `smoke=` of `run.size`, and what `run.smoke` decides."""
 
     def _without_docstring(self, node):
         self.generic_visit(node)
@@ -39,6 +40,41 @@ class _Bare(ast.NodeTransformer):
     def visit_arg(self, node):
         node.annotation = None
         return node
+
+    def visit_Call(self, node):
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "size":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "smoke"]
+        return self.generic_visit(node)
+
+    def visit_Attribute(self, node):
+        self.generic_visit(node)
+        of_run = isinstance(node.value, ast.Name) and node.value.id == "run"
+        return ast.Constant(False) if of_run and node.attr == "smoke" else node
+
+    def visit_UnaryOp(self, node):
+        self.generic_visit(node)
+        known = isinstance(node.op, ast.Not) and _is_known(node.operand)
+        return ast.Constant(not node.operand.value) if known else node
+
+    def visit_BoolOp(self, node):
+        self.generic_visit(node)
+        decides = isinstance(node.op, ast.Or)  # `x or True` is decided, and so is `x and False`
+        if any(_is_known(value) and value.value is decides for value in node.values):
+            return ast.Constant(decides)
+        node.values = [value for value in node.values if not _is_known(value)]
+        return node if len(node.values) > 1 else node.values[0] if node.values else ast.Constant(not decides)
+
+    def _only_what_is_done(self, node):
+        self.generic_visit(node)
+        if not _is_known(node.test):
+            return node
+        return node.body if node.test.value else node.orelse
+
+    visit_If = visit_IfExp = _only_what_is_done
+
+
+def _is_known(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, bool)
 
 
 def _shape(node: object) -> object:

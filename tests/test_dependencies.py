@@ -16,6 +16,7 @@ BATCH = 8
 DEPTH: int = 3
 LOW, HIGH = 1, 2
 UNUSED = 5
+QUICK = 6
 
 
 class Helper:
@@ -31,6 +32,11 @@ def first(run):
     """How fast?"""
     helper = Helper()
     run.predict(1)
+    few = run.size(full=8, smoke=2)
+    if few or not run.smoke:
+        few = [few] if run.smoke else (few, BATCH)
+    if run.smoke:
+        few = QUICK
     return timing.repeat(lambda: step(helper.size))
 
 
@@ -91,6 +97,8 @@ FIRST, SECOND, NONE = (True, False), (False, True), (False, False)
         ("demo.py", "DEPTH: int = 3", "DEPTH: int = 4", FIRST),
         ("demo.py", "LOW, HIGH = 1, 2", "LOW, HIGH = 1, 3", FIRST),
         ("demo.py", "size = 1", "size = 2", FIRST),
+        ("demo.py", "full=8", "full=9", FIRST),
+        ("demo.py", "else (few, BATCH)", "else (few, 2 * BATCH)", FIRST),
         ("common/timing.py", "f(), now()", "now(), f()", FIRST),
         ("common/timing.py", "time.time()", "time.monotonic()", FIRST),
         ("demo.py", "gpu=True", "gpu=False", SECOND),
@@ -106,6 +114,12 @@ FIRST, SECOND, NONE = (True, False), (False, True), (False, False)
         ("store.py", "slots = 1", "slots = 2", SECOND),
         ("server.py", "PORT = 1", "PORT = 2", SECOND),
         ("demo.py", "UNUSED = 5", "UNUSED = 6", NONE),
+        ("demo.py", "smoke=2", "smoke=QUICK", NONE),
+        ("demo.py", "[few] if", "[2 * few] if", NONE),
+        ("demo.py", "few = QUICK", "few = 2 * QUICK", NONE),
+        ("demo.py", "QUICK = 6", "QUICK = 7", NONE),
+        ("demo.py", "    if run.smoke:\n        few = QUICK\n", "", NONE),
+        ("demo.py", "if few or not run.smoke:", "if not run.smoke and few is not None or not run.smoke:", NONE),
         ("demo.py", "    helper = Helper()", "    # why\n    helper = Helper()  # really\n", NONE),
         ("demo.py", '"""A demo."""', '"""Another demo."""', NONE),
         ("demo.py", '"""How fast?"""', '"""How quick?"""', NONE),
