@@ -336,7 +336,7 @@ class Session:
         record = self._recorded_on(wanted).get(experiment.name)
         if record is None:
             self.screen.say(f"Not run here: {reason}. No recorded run of it exists yet.", style="yellow")
-            return {"status": "failed", "reason": f"{reason}; nothing recorded to show"}
+            return {"status": "skipped", "reason": f"{reason}; nothing is recorded yet"}
         label = f"recorded on {record['hardware']['name']}, {record['date']}, {record['model']['name']}"
         if record["model"]["weights"] == "random":
             label += " (random weights)"

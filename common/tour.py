@@ -1,7 +1,7 @@
 """Every chapter's demo in its short form, in order: what `make demo` shows when no chapter is named.
 
 Each demo is a child process with its own time limit. Its screen goes to a file, its report is read, and a
-table at the end says what ran, what was shown as recorded, and what failed.
+table at the end says what ran, what was shown as recorded, what could be neither, and what failed.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import time
 from pathlib import Path
 
 import psutil
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from common.chapters import ROOT, chapters
 
 TAIL_LINES = 15
+STATES = ("ran", "replayed", "skipped", "failed")  # of an experiment, in a demo's report
 
 
 def stop(process: subprocess.Popen, patience_s: float = 15.0) -> None:
@@ -52,7 +54,7 @@ def run_demo(demo: Path, report: Path, screen: Path, arguments: list[str], limit
         )
         try:
             if process.wait(limit_s):
-                problem = f"exit status {process.returncode}"
+                problem = f"exit code {process.returncode}"
         except subprocess.TimeoutExpired:
             problem = f"not finished after {limit_s:.0f} s"
         finally:
@@ -69,14 +71,15 @@ def run_demo(demo: Path, report: Path, screen: Path, arguments: list[str], limit
 
 
 def summary(reports: list[dict]) -> Table:
-    """One row a chapter: experiments that ran, were shown as recorded, failed; tokens generated; seconds."""
-    table = Table("chapter", title="make demo", title_justify="left")
-    for column in ("ran", "replayed", "failed", "tokens", "seconds"):
+    """One row a chapter: how many experiments ended in each state; tokens generated; seconds."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
+    table.add_column("chapter", min_width=max((len(report["chapter"]) for report in reports), default=0))
+    for column in (*STATES, "tokens", "seconds"):
         table.add_column(column, justify="right")
     table.add_column("")
     for report in reports:
         states = [experiment["status"] for experiment in report["experiments"]]
-        counts = [str(states.count(state)) for state in ("ran", "replayed", "failed")]
+        counts = [str(states.count(state)) for state in STATES]
         tokens = f"{report.get('generated_tokens', 0):,}"
         verdict = f"[red]{report['problem']}[/red]" if report["problem"] else "[green]ok[/green]"
         table.add_row(report["chapter"], *counts, tokens, f"{report['seconds']:.0f}", verdict)

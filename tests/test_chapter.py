@@ -210,6 +210,13 @@ def test_save_resume_and_replay(course):
     _, _, report = course.run(*words, "--smoke")
     assert statuses(report) == {"works": "ran"}
 
+    # What needs a GPU, and has not been recorded on one, is no fault of this machine.
+    code, shown, report = course.run("--only", "needs_a_gpu", "--json", course.report)
+    assert code == 0
+    assert statuses(report) == {"needs_a_gpu": "skipped"}
+    assert "Not run here: this machine has no GPU. No recorded run of it exists yet." in one_line(shown)
+    assert "failed" not in shown
+
     code, shown, _ = course.run("--repeats", "0")
     assert code == 1 and "Take --repeats 1 or more" in shown
 

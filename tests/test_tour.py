@@ -16,7 +16,8 @@ from common import tour
 ROOT = Path(tour.__file__).parent.parent
 REPORT = """
 import json, sys
-report = {"generated_tokens": 12, "experiments": [{"name": "a", "status": "ran"}, {"name": "b", "status": "replayed"}]}
+report = {"generated_tokens": 12, "experiments": [{"name": "a", "status": "ran"}, {"name": "b", "status": "replayed"},
+    {"name": "c", "status": "skipped"}]}
 open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps(report))
 """
 # A child in a session of its own, as a server started by a demo is: a signal to the demo's group misses it.
@@ -57,7 +58,7 @@ def test_a_tour_counts_what_ran_and_fails_where_a_demo_does(course, tmp_path, ca
     printed = capsys.readouterr().out
     assert "the reason" in printed
     problems = {report["chapter"]: report["problem"] for report in json.loads((tmp_path / "all.json").read_text())}
-    assert problems == {"0.good": "", "1.failing": "exit status 1", "2.silent": "it wrote no report"}
+    assert problems == {"0.good": "", "1.failing": "exit code 1", "2.silent": "it wrote no report"}
     (tmp_path / "1.failing/demo.py").unlink()
     (tmp_path / "2.silent/demo.py").unlink()
     assert tour.main([]) == 0
