@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 
 import psutil
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from common.chapters import ROOT, chapters
+from common.screen import Screen
 
 TAIL_LINES = 15
 STATES = ("ran", "replayed", "skipped", "failed")  # of an experiment, in a demo's report
@@ -54,7 +53,7 @@ def run_demo(demo: Path, report: Path, screen: Path, arguments: list[str], limit
         )
         try:
             if process.wait(limit_s):
-                problem = f"exit code {process.returncode}"
+                problem = f"exit status {process.returncode}"
         except subprocess.TimeoutExpired:
             problem = f"not finished after {limit_s:.0f} s"
         finally:
@@ -70,20 +69,15 @@ def run_demo(demo: Path, report: Path, screen: Path, arguments: list[str], limit
     }
 
 
-def summary(reports: list[dict]) -> Table:
-    """One row a chapter: how many experiments ended in each state; tokens generated; seconds."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
-    table.add_column("chapter", min_width=max((len(report["chapter"]) for report in reports), default=0))
-    for column in (*STATES, "tokens", "seconds"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+def summary(reports: list[dict]) -> list[dict]:
+    """One row a chapter: how many experiments ended in each state; tokens generated; seconds; what went wrong."""
+    rows = []
     for report in reports:
         states = [experiment["status"] for experiment in report["experiments"]]
-        counts = [str(states.count(state)) for state in STATES]
-        tokens = f"{report.get('generated_tokens', 0):,}"
-        verdict = f"[red]{report['problem']}[/red]" if report["problem"] else "[green]ok[/green]"
-        table.add_row(report["chapter"], *counts, tokens, f"{report['seconds']:.0f}", verdict)
-    return table
+        counts = {state: states.count(state) for state in STATES}
+        of_all = {"tokens": report.get("generated_tokens", 0), "seconds": round(report["seconds"])}
+        rows.append({"chapter": report["chapter"]} | counts | of_all | {"ended": report["problem"] or "ok"})
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         interrupted = True
         console.print("Interrupted: the demo that ran was stopped.")
-    console.print(summary(reports))
+    Screen().table(summary(reports))
     console.print("One chapter in full: make demo CH=3")
     if options.json:
         options.json.write_text(json.dumps(reports, indent=1, ensure_ascii=False) + "\n")

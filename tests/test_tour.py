@@ -58,7 +58,7 @@ def test_a_tour_counts_what_ran_and_fails_where_a_demo_does(course, tmp_path, ca
     printed = capsys.readouterr().out
     assert "the reason" in printed
     problems = {report["chapter"]: report["problem"] for report in json.loads((tmp_path / "all.json").read_text())}
-    assert problems == {"0.good": "", "1.failing": "exit code 1", "2.silent": "it wrote no report"}
+    assert problems == {"0.good": "", "1.failing": "exit status 1", "2.silent": "it wrote no report"}
     (tmp_path / "1.failing/demo.py").unlink()
     (tmp_path / "2.silent/demo.py").unlink()
     assert tour.main([]) == 0
