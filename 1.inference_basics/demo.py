@@ -255,15 +255,17 @@ def latency(run):
     within(run, loads=(0.01, 3), seconds=(1, 600), slo_ttft_ms=(0.01, 1e6), slo_tpot_ms=(0.01, 1e6))
     slo = {"ttft_ms": run.options.slo_ttft_ms, "tpot_ms": run.options.slo_tpot_ms}
     loads = sorted(set(run.options.loads or run.size(full=[0.25, 0.5, 0.75, 0.9, 1.1], smoke=[0.5, 1.1])))
-    seconds, users = run.size(full=run.options.seconds, smoke=1.0), 128 if run.machine.gpus else 16
-    input_tokens, output_tokens, most = 128, list(range(32, 97)), loads[-1]
-    random.Random(0).shuffle(output_tokens)  # unequal answers, so that requests begin and end at any time
+    seconds, users = run.size(full=run.options.seconds, smoke=1.0), 256 if run.machine.gpus else 32
+    input_tokens, most = 128, loads[-1]
+    prompts, limit = throughput.random_prompts(4096, input_tokens), step_times.limit(run)
+    # Unequal answers, drawn for each prompt: were they given in turn, some users would keep in step for ever.
+    output_tokens = random.Random(0).choices(range(32, 97), k=len(prompts))
     queued, rounds = f"P99 of TTFT at {most:g} of the capacity", {share: [] for share in loads}
     run.setting(input_tokens=input_tokens, output_tokens="32 to 96", users=users, window_s=seconds, repeats=run.repeats)
     run.setting(slo_ttft_ms=slo["ttft_ms"], slo_tpot_ms=slo["tpot_ms"], latency_from="when it was due")
-    prompts, limit = throughput.random_prompts(4096, input_tokens), step_times.limit(run)
-    # No more sequences at once than the users by whom the capacity is found: more requests than that have to wait.
-    engine = {"max_num_seqs": users, "max_model_len": limit, "max_num_batched_tokens": limit}
+    # A closed loop finds the capacity, with twice the users that fit: there is a queue all the time, as in overload.
+    engine = {"max_num_seqs": users // 2, "max_model_len": limit, "max_num_batched_tokens": limit}
+    run.setting(max_num_seqs=engine["max_num_seqs"])
     start_clean(run, "starting the server")
     serve = run.serve(enable_prefix_caching=False, **engine)
     with serve as server, load.clients(users, requests_per_s=3 * users) as clients:
@@ -271,10 +273,8 @@ def latency(run):
         clients.closed_loop(target, users, 0.0)  # warm-up
         run.step(f"finding the capacity with {users} users")
         busy = clients.closed_loop(target, users, seconds)
-        if not busy.completed:
-            raise Problem(f"No request was answered: {busy.outcomes[0].error}", f"Read {server.log}.")
-        capacity = len(busy.completed) / busy.seconds
-        run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, each waiting for its answer")
+        capacity = latency_rounds.capacity(busy, seconds)
+        run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, of whom half wait their turn")
         counts = {share: max(8, round(share * capacity * seconds)) for share in loads}
         if most > 1:
             why = "requests arrive as drawn, leave at the capacity, and wait for those before them"

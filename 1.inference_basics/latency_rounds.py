@@ -28,6 +28,22 @@ def middle(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]} | {"ttft_spread_pct": spread}
 
 
+def capacity(busy: Load, seconds: float) -> float:
+    """Requests/s that left a closed loop of `seconds` in which all users asked, the first fifth of it left out.
+
+    Raises Problem if none did.
+    """
+    begin, counted_s = min(outcome.start_s for outcome in busy.outcomes), seconds * 4 / 5
+    answered = sum(seconds - counted_s < outcome.end_s - begin <= seconds for outcome in busy.completed)
+    if not answered:
+        errors = {outcome.error for outcome in busy.outcomes if outcome.error}
+        raise Problem(
+            f"No request was answered in the last {counted_s:g} s: {', '.join(sorted(errors)) or 'each takes longer'}.",
+            "Read the server's log, or give it longer with --seconds.",
+        )
+    return answered / counted_s
+
+
 def queued_ms(count: int, requests_per_s: float, capacity: float, rounds: int) -> float:
     """P99 of the wait, in ms, of `count` requests that arrive as drawn and leave at the capacity; median of the rounds.
 

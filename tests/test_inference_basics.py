@@ -262,3 +262,15 @@ def test_a_round_without_answers_is_a_problem(latency_rounds):
     assert (found["good_pct"], found["goodput_req_s"], found["failed"]) == (50, 0.5, 1)
     assert (found["ttft_p50_ms"], found["tpot_p50_ms"]) == (pytest.approx(200), pytest.approx(100))
     assert found["late_ms"] == pytest.approx(1)
+
+
+def test_the_capacity_is_counted_while_all_users_ask(latency_rounds):
+    starts, ends = (100.0, 100.5, 109.0, 109.5, 102.0), (101.0, 102.5, 109.9, 110.5, 105.0)
+    answers = [Outcome(start, end, output_tokens=1) for start, end in zip(starts, ends, strict=True)]
+    lost = Outcome(103.0, 104.0, error="reset")
+    # Of ten seconds from 100 on, 102 to 110 count: one answer came before, one after, one was lost.
+    assert latency_rounds.capacity(Load((*answers, lost), seconds=10.5), 10.0) == pytest.approx(3 / 8)
+    with pytest.raises(Problem, match="last 8 s: reset"):
+        latency_rounds.capacity(Load((answers[0], lost), seconds=10.0), 10.0)
+    with pytest.raises(Problem, match="each takes longer"):
+        latency_rounds.capacity(Load((answers[0],), seconds=10.0), 10.0)
