@@ -264,22 +264,30 @@ def latency(run):
     run.setting(input_tokens=input_tokens, output_tokens="32 to 96", users=users, window_s=seconds, repeats=run.repeats)
     run.setting(slo_ttft_ms=slo["ttft_ms"], slo_tpot_ms=slo["tpot_ms"], latency_from="when it was due")
     # A closed loop finds the capacity, with twice the users that fit: there is a queue all the time, as in overload.
-    engine = {"max_num_seqs": users // 2, "max_model_len": limit, "max_num_batched_tokens": limit}
-    run.setting(max_num_seqs=engine["max_num_seqs"])
+    slots = users // 2
+    engine = {"max_num_seqs": slots, "max_model_len": limit, "max_num_batched_tokens": limit}
+    run.setting(max_num_seqs=slots)
     start_clean(run, "starting the server")
     serve = run.serve(enable_prefix_caching=False, **engine)
     with serve as server, load.clients(users, requests_per_s=3 * users) as clients:
         target = load.Target(server.url, run.model.name, prompts, output_tokens)
         clients.closed_loop(target, users, 0.0)  # warm-up
         run.step(f"finding the capacity with {users} users")
+        alone = clients.closed_loop(target, 1, seconds / 5)
         busy = clients.closed_loop(target, users, seconds)
         capacity = latency_rounds.capacity(busy, seconds)
         run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, of whom half wait their turn")
         counts = {share: max(8, round(share * capacity * seconds)) for share in loads}
         if most > 1:
-            why = "requests arrive as drawn, leave at the capacity, and wait for those before them"
-            wait_ms = latency_rounds.queued_ms(counts[most], most * capacity, capacity, run.repeats)
-            run.predict(queued, wait_ms, "ms", because=why)
+            alone_ms = alone.latencies_ms()["tpot_p50_ms"]
+            because = (
+                f"simulated: the rounds' arrivals, {slots} places, a step of {alone_ms:.1f} ms for one request and, "
+                f"with all places taken, as long as the capacity says"
+            )
+            ttft_ms = latency_rounds.predicted_ttft_p99_ms(
+                counts[most], most * capacity, output_tokens, slots, capacity, alone_ms / 1e3, run.repeats
+            )
+            run.predict(queued, ttft_ms, "ms", because=because)
         for seed, share in itertools.product(range(run.repeats), loads):
             run.step(f"round {seed + 1} of {run.repeats}: {share * capacity:,.1f} requests/s, {share:.2f} of capacity")
             result = clients.open_loop(target, counts[share], share * capacity, seed)

@@ -1,7 +1,8 @@
-"""latency: what users feel at one rate of arrivals, over several rounds, and how long a queue should make them wait."""
+"""latency: what users feel at one rate of arrivals, over several rounds, and what a simulated queue makes of it."""
 
+import bisect
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from common.load import Load, poisson_arrivals
 from common.problems import Problem
@@ -44,13 +45,46 @@ def capacity(busy: Load, seconds: float) -> float:
     return answered / counted_s
 
 
-def queued_ms(count: int, requests_per_s: float, capacity: float, rounds: int) -> float:
-    """P99 of the wait, in ms, of `count` requests that arrive as drawn and leave at the capacity; median of the rounds.
+def simulated_ttft_ms(
+    due: Sequence[float], output_tokens: Sequence[int], slots: int, step_s: Callable[[int], float]
+) -> list[float]:
+    """TTFT in ms of requests that are `due` at these seconds, in rising order, if each step gives each one a token.
 
-    In each round other arrivals are drawn, as `Clients.open_loop` draws them from the number of the round.
+    At most `slots` requests take part in a step, first come, first served; a step of n of them lasts `step_s(n)`
+    seconds. A prompt costs no time of its own: it is in the mean of the steps, if they were measured with prompts.
     """
-    waits = []
-    for seed in range(rounds):
-        due = poisson_arrivals(count, requests_per_s, seed)
-        waits.append(percentile([max(0.0, before / capacity - at) for before, at in enumerate(due)], 99))
-    return statistics.median(waits) * 1e3
+    now, ttft, left = 0.0, [], []
+    while left or len(ttft) < len(due):
+        if not left:
+            now = max(now, due[len(ttft)])
+        arrived = bisect.bisect_right(due, now) - len(ttft)
+        joining = range(len(ttft), len(ttft) + min(arrived, slots - len(left)))
+        left += [output_tokens[request % len(output_tokens)] for request in joining]
+        now += step_s(len(left))
+        ttft += [(now - due[request]) * 1e3 for request in joining]
+        left = [tokens - 1 for tokens in left if tokens > 1]
+    return ttft
+
+
+def predicted_ttft_p99_ms(
+    count: int,
+    requests_per_s: float,
+    output_tokens: Sequence[int],
+    slots: int,
+    capacity: float,
+    alone_s: float,
+    rounds: int,
+) -> float:
+    """P99 of the simulated TTFT of `count` requests, in ms; median of the rounds.
+
+    A step lasts `alone_s` seconds with one request and, with all `slots` taken, as long as gives `capacity` requests/s;
+    between them it grows evenly. In each round other arrivals are drawn, as `Clients.open_loop` draws them from the
+    number of the round.
+    """
+    full_s = slots / (capacity * statistics.mean(output_tokens))
+
+    def step_s(running: int) -> float:
+        return alone_s + (full_s - alone_s) * (running - 1) / max(slots - 1, 1)
+
+    drawn = (poisson_arrivals(count, requests_per_s, seed) for seed in range(rounds))
+    return statistics.median(percentile(simulated_ttft_ms(due, output_tokens, slots, step_s), 99) for due in drawn)

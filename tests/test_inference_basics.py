@@ -239,13 +239,30 @@ def latency_rounds():
     return load(FOLDER / "latency_rounds.py")
 
 
-def test_a_wait_is_what_came_before_and_has_not_left(latency_rounds, monkeypatch):
+def test_a_simulated_server_makes_a_token_per_step_for_those_who_have_a_place(latency_rounds):
+    simulate = latency_rounds.simulated_ttft_ms
+    # One place, steps of a second: two tokens, then three, then one.
+    assert simulate([0, 0, 0], [2, 3, 1], 1, lambda running: 1.0) == pytest.approx([1000, 3000, 6000])
+    # Two places: the third joins when the first has left. Steps of two take two seconds, those of one take one.
+    assert simulate([0, 0, 0], [2, 3, 1], 2, float) == pytest.approx([2000, 2000, 6000])
+    # Who comes during a step waits for its end, and an empty server waits for the next one.
+    assert simulate([0, 0.5, 10], [1, 1, 1], 2, float) == pytest.approx([1000, 1500, 1000])
+    assert simulate([0, 0], [1], 1, float) == pytest.approx([1000, 2000])  # lengths are taken in turn
+
+
+def test_the_predicted_wait_is_the_simulations_of_the_rounds(latency_rounds, monkeypatch):
     drawn = {0: [0.0] * 101, 1: [0.0] * 51, 2: [float(place) for place in range(60)]}
     monkeypatch.setattr(latency_rounds, "poisson_arrivals", lambda count, rate, seed: drawn[seed])
-    # At once: the last of 101 waits for 100 others, P99 is the one before it. Ten leave in a second.
-    assert latency_rounds.queued_ms(101, 1, 10, rounds=1) == pytest.approx(9900)
-    # The median of 9.9 s, 4.95 s and none, for those that come every second find nobody.
-    assert latency_rounds.queued_ms(101, 1, 10, rounds=3) == pytest.approx(4950)
+
+    def predicted(**changed):
+        given = {"output_tokens": [1], "slots": 1, "capacity": 10.0, "alone_s": 0.1, "rounds": 1} | changed
+        return latency_rounds.predicted_ttft_p99_ms(101, 1.0, **given)
+
+    # One place, ten leave in a second: P99 of 101 is the one before the last.
+    assert predicted() == pytest.approx(10_000)
+    assert predicted(rounds=3) == pytest.approx(5_050)  # of 10 s, 5.05 s, and 0.1 s for those who find nobody
+    # Five places that together answer ten a second: steps of half a second, five tokens in each.
+    assert predicted(slots=5) == pytest.approx(10_000)
 
 
 def test_rounds_are_told_by_their_medians(latency_rounds):
