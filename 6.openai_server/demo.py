@@ -191,17 +191,18 @@ def streaming(run):
 @chapter.experiment(compare="output_tok_s")
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
-    full = {1: 12, 8: 64, 64: 320, 256: 1024} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
+    full = {1: 20, 8: 160, 64: 640, 256: 1024} if run.machine.gpus else {1: 20, 8: 80, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
+    rounds = run.size(full=max(run.repeats, 5) if run.machine.gpus else run.repeats, smoke=run.repeats)
     levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
     server, bench = kept_servers.kept(run, "plain"), kept_servers.bench()
-    clients = kept_servers.clients(users=max(levels))
+    clients = kept_servers.clients()  # one process, as the benchmark has: two send a wave of requests in half the time
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
     target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
-    run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=run.repeats, seed=0)
+    run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=rounds, client_processes=1, seed=0)
     clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
     rows = [
-        load_shapes.agreement(run, clients, bench, target, users, requests, run.logs)
+        load_shapes.agreement(run, clients, bench, target, users, requests, rounds)
         for users, requests in requests_of.items()
     ]
     table = pd.DataFrame(rows)

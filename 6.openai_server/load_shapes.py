@@ -3,7 +3,6 @@
 import random
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import httpx
 from bench_client import BenchClient
@@ -42,7 +41,7 @@ def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
 
 
 def agreement(
-    run, clients: Clients, bench: BenchClient, target: Target, users: int, requests: int, folder: Path
+    run, clients: Clients, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
 ) -> dict[str, object]:
     """One number of users by both tools, alternated; a row of medians."""
     seen: dict[str, list] = {"course": [], "bench": []}
@@ -56,12 +55,12 @@ def agreement(
 
     def theirs() -> float:
         run.step(f"{users} users: vllm bench serve, {requests} requests")
-        found = bench.closed_loop(target, run.model.path, folder, users, requests)
+        found = bench.closed_loop(target, run.model.path, run.logs, users, requests)
         run.count(found["total_output_tokens"])
         seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": requests - found["completed"]})
         return found["output_throughput"]
 
-    rates = timing.alternate({"course": ours, "bench": theirs}, run.repeats, warmups=0)
+    rates = timing.alternate({"course": ours, "bench": theirs}, rounds, warmups=0)
     of = {
         name: Repeats(tuple(each[name] for each in seen["course"]))
         for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")

@@ -24,12 +24,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def waiting_for_a_gpu():
-    """A function: the experiments of a chapter that need a GPU, where no GPU has recorded that chapter yet."""
+    """A function: the experiments of a chapter that need a GPU, and that no GPU has recorded yet."""
 
     def waiting(folder: Path) -> set[str]:
-        if set(results.read_all(folder)) - {"cpu"}:
-            return set()
-        return {name for name, experiment in load(folder / "demo.py").chapter.experiments.items() if experiment.gpu}
+        recorded = {name for stored in results.read_all(folder).values() for name in stored["experiments"]}
+        experiments = load(folder / "demo.py").chapter.experiments
+        return {name for name, experiment in experiments.items() if experiment.gpu} - recorded
 
     return waiting
 
