@@ -41,7 +41,7 @@ COURSE_LM = models.resolve("course-lm")  # for experiments whose answers have to
 @chapter.experiment(compact=True)
 def generate(run):
     """Does a killed job go on with nothing lost and nothing done twice, and what memory does a job take?"""
-    gpu = bool(run.machine.gpus)
+    run.model, gpu = COURSE_LM, bool(run.machine.gpus)
     count, kills = run.size(full=5000 if gpu else 1000, smoke=300), 1  # the tests kill it ten times
     models.close_engine()  # the runner's engine, in its own process, gets the whole machine
     prompts, answers = run.logs / "questions.jsonl", run.logs / "answers.jsonl"
@@ -51,7 +51,7 @@ def generate(run):
     because = "the engine holds as many prompts, and what is written is forgotten"
     run.predict("memory, the long file less the short one", 0, "MB", because=because)
     # The engine that is started last has the options of the next experiments, and stays.
-    options = ["--max-tokens", "48", "--engine", json.dumps(engines.limits(run, COURSE_LM))]
+    options = ["--max-tokens", "48", "--engine", json.dumps(engines.limits(run, run.model))]
     starts, cases = [], []
     # On a GPU the memory is measured beside the job. Engines on the same cores would slow each other tenfold.
     measuring = threading.Thread(target=killed_jobs.memory_cases, args=[run, cases], daemon=True)
@@ -91,7 +91,8 @@ def generate(run):
 @chapter.experiment
 def evaluate(run):
     """How does one score a model on thousands of examples?"""
-    llm = run.engine(COURSE_LM, **engines.limits(run, COURSE_LM))
+    run.model = COURSE_LM
+    llm = run.engine(**engines.limits(run, run.model))
     return lesson_tables.evaluate(run, llm, each=run.size(full=100 if run.machine.gpus else 60, smoke=4))
 
 
@@ -100,15 +101,16 @@ def scale_out(run):
     """What do two workers bring, with Ray Data, and what is `vllm run-batch`?"""
     run.step("installing what Ray needs, once")
     packages.ensure(chapter.folder)
-    llm = run.engine(COURSE_LM, **engines.limits(run, COURSE_LM))
-    return scaled_out.compare(run, llm, COURSE_LM, count=run.size(full=2000 if run.machine.gpus else 400, smoke=12))
+    run.model = COURSE_LM
+    llm = run.engine(**engines.limits(run, run.model))
+    return scaled_out.compare(run, llm, count=run.size(full=2000 if run.machine.gpus else 400, smoke=12))
 
 
 @chapter.experiment
 def embed(run):
     """Can the course's lessons be searched with the vectors of a small model?"""
-    options = engines.SMALL_ON_A_GPU if run.machine.gpus else {}
-    llm = engines.fresh_engine(run, COURSE_LM, **options, runner="pooling", convert="embed",
+    run.model, options = COURSE_LM, engines.SMALL_ON_A_GPU if run.machine.gpus else {}
+    llm = engines.fresh_engine(run, **options, runner="pooling", convert="embed",
                                pooler_config={"seq_pooling_type": "MEAN"})  # fmt: skip
     return lesson_tables.search(run, llm)
 
@@ -218,7 +220,7 @@ def sampling(run):
     contestants["n_4"] = contests.of_sampler(llm, few, {"temperature": 1.0, "n": contests.BEAMS})
     contestants["greedy_few"] = contests.of_sampler(llm, short, {"temperature": 0.0})
     contestants["beam_search_few"] = contests.of_beam_search(llm, short)
-    because = "a sort of the logits is little work beside reading the weights"
+    because = "to find the cut in the logits is little work beside reading the weights"
     run.predict("top_k and top_p over greedy", 1.0, "x", because=because)
     warmups = run.size(full=1, smoke=0)
     run.step(f"{len(contestants)} ways in turn, {warmups} warm-ups and {run.repeats} rounds")

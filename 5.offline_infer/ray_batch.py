@@ -40,6 +40,7 @@ class Worker:
         gc.freeze()  # a start of vLLM would look through all that is imported several times
         self.llm = models.engine(models.resolve(model), machine, **options)
         self.sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+        warm_up(self.llm, self.sampling)
         self.ready_s = time.time()
 
     def __call__(self, block: dict) -> dict:
@@ -57,6 +58,11 @@ class Worker:
             "began_s": [began] * count,
             "ended_s": [time.time()] * count,
         }
+
+
+def warm_up(llm, sampling) -> None:
+    """What an engine does at its first answers alone, such as compiling kernels, before it is ready."""
+    llm.chat([[{"role": "user", "content": "Hello"}]] * 8, sampling, use_tqdm=False)
 
 
 def own_core(folder: Path) -> int:

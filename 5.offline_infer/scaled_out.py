@@ -12,6 +12,7 @@ import offline_prompts
 import pandas as pd
 from batch_job import BatchJob
 from batch_runner import run as answer_job
+from ray_batch import warm_up
 
 from common import models, serving
 from common.problems import Problem
@@ -46,6 +47,7 @@ def of_runner(run, llm, prompts: Path) -> dict[str, object]:
 
     answers = run.logs / "scale.answers.jsonl"
     sampling = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)
+    warm_up(llm, sampling)
     llm.reset_prefix_cache()
     with BatchJob(prompts, answers, {}, in_order=True) as job:
         progress = answer_job(llm, job, sampling)
@@ -58,13 +60,13 @@ def of_runner(run, llm, prompts: Path) -> dict[str, object]:
     }
 
 
-def of_ray(run, model: models.Model, prompts: Path, workers: int) -> dict[str, object]:
+def of_ray(run, prompts: Path, workers: int) -> dict[str, object]:
     """ray_batch.py with so many workers."""
     answers = run.logs / "ray.answers.jsonl"
     block = max(4, len(prompts.read_text().splitlines()) // (4 * workers))
     printed, seconds = child(
         [
-            *(sys.executable, str(HERE / "ray_batch.py"), str(prompts), str(answers), "--model", model.name),
+            *(sys.executable, str(HERE / "ray_batch.py"), str(prompts), str(answers), "--model", run.model.name),
             *("--workers", str(workers), "--max-tokens", str(MAX_TOKENS), "--block", str(block)),
         ],
         run.logs / "ray.log",
@@ -81,25 +83,25 @@ def of_ray(run, model: models.Model, prompts: Path, workers: int) -> dict[str, o
     }
 
 
-def of_run_batch(run, model: models.Model, asked: Sequence[list[dict]]) -> dict[str, object]:
+def of_run_batch(run, asked: Sequence[list[dict]]) -> dict[str, object]:
     """`vllm run-batch`: OpenAI's batch files, one engine."""
     prompts, answers = run.logs / "openai.jsonl", run.logs / "openai.answers.jsonl"
-    offline_prompts.write_openai(prompts, asked, model.name, MAX_TOKENS)
-    engine = models.engine_options(model, run.machine, enforce_eager=True)
+    offline_prompts.write_openai(prompts, asked, run.model.name, MAX_TOKENS)
+    engine = models.engine_options(run.model, run.machine, enforce_eager=True)
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "run-batch", "-i", str(prompts), "-o", str(answers)]
-    command += [*serving.flags(engine), "--served-model-name", model.name]
+    command += [*serving.flags(engine), "--served-model-name", run.model.name]
     _, seconds = child(command, run.logs / "run-batch.log")
     lines = {line["custom_id"]: line for line in map(json.loads, answers.read_text().splitlines())}
     ordered = [lines[f"q{number}"]["response"]["body"]["choices"][0] for number in range(len(asked))]
     return {"workers": 1, "seconds": seconds, "answers": [choice["message"]["content"] for choice in ordered]}
 
 
-def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
+def compare(run, llm, count: int) -> pd.DataFrame:
     """A row for each way; the answers are compared with those of the runner."""
     asked = offline_prompts.questions(count)
     prompts = run.logs / "scale.jsonl"
     offline_prompts.write_questions(prompts, asked)
-    run.setting(requests=count, max_tokens=MAX_TOKENS, model=model.name)
+    run.setting(requests=count, max_tokens=MAX_TOKENS)
     more = len(run.machine.gpus) > 1
     because = "each has a GPU of its own" if more else "they share what the one engine has for itself"
     run.predict("tokens/s on Ray Data over one engine", 2.0 if more else 1.0, "x", because=because)
@@ -107,10 +109,10 @@ def compare(run, llm, model: models.Model, count: int) -> pd.DataFrame:
     found = {"batch_runner": of_runner(run, llm, prompts)}
     models.close_engine()  # its memory and its cores are the workers'
     run.step(f"{count} prompts: Ray Data, two workers")
-    found["ray_data"] = of_ray(run, model, prompts, workers=2)
+    found["ray_data"] = of_ray(run, prompts, workers=2)
     if not run.smoke:  # it starts three processes, which takes half a minute
         run.step(f"{count} prompts: vllm run-batch")
-        found["run_batch"] = of_run_batch(run, model, asked)
+        found["run_batch"] = of_run_batch(run, asked)
     right = found["batch_runner"]["answers"]
     rows = []
     for name, cell in found.items():

@@ -175,15 +175,15 @@ def streaming(run):
     server, tokens = kept_servers.kept(run, "plain"), run.size(full=100, smoke=20)
     body = sse_clients.body_of(run.model.name, "Once upon a time", tokens)
     rounds = run.size(full=5, smoke=1)
-    run.setting(input_tokens=4, output_tokens=tokens, warmups=1, repeats=rounds)
     short = sse_clients.raw_events(server, body | {"max_tokens": 3})
+    run.setting(input_tokens=sse_clients.prompt_tokens(short), output_tokens=tokens, warmups=1, repeats=rounds)
     run.show("the bytes, as they came", "\n".join(f"{ms:7.1f} ms  {piece.decode()!r}" for ms, piece in short))
     run.step("one request after the other, through each client in turn")
     table = pd.DataFrame(sse_clients.compare(run, server, body, rounds))
     first = table.iloc[0]
     run.reading(
         f"The first token is there after {first.ttft_ms:.1f} ms and each further one {first.itl_p50_ms:.2f} ms later; "
-        f"a token of about four letters travels in {first.bytes_per_token:.0f} bytes."
+        f"a token travels in {first.bytes_per_token:.0f} bytes."
     )
     return table
 

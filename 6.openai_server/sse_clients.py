@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import httpx
@@ -32,6 +32,11 @@ def raw_events(server: Server, body: dict) -> list[tuple[float, bytes]]:
         for piece in response.iter_raw():
             pieces.append(((time.perf_counter() - begin) * 1e3, piece))
     return pieces
+
+
+def prompt_tokens(pieces: Sequence[tuple[float, bytes]]) -> int:
+    """The length of the prompt, from the usage at the end of a stream of `raw_events`."""
+    return int(re.search(rb'"prompt_tokens":(\d+)', b"".join(piece for _, piece in pieces))[1])
 
 
 def of_lines(lines, begin: float) -> tuple[Stream, int]:

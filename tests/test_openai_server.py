@@ -187,6 +187,13 @@ def test_only_events_with_text_are_counted():
     assert len(sse_clients.of_lines([line.encode() for line in lines], begin=0.0)[0].token_s) == 2
 
 
+def test_the_length_of_the_prompt_is_read_from_the_usage_even_where_pieces_break_it():
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":17,"total_tokens":20}}\n\ndata: [DONE]\n\n'
+    text = b'data: {"choices":[{"text":"a"}]}\n\n'
+    pieces = [(1.0, b"date: today"), (2.0, text), (3.0, usage[:40]), (4.0, usage[40:])]
+    assert sse_clients.prompt_tokens(pieces) == 17
+
+
 # ---------------------------------------------------------------------------------------------------- shapes
 
 
