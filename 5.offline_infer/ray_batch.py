@@ -91,9 +91,7 @@ def answer(prompts: Path, answers: Path, model: str, workers: int, max_tokens: i
         counted = {"num_cpus": workers + 2, "num_gpus": gpus}  # given: what Ray fails to see, workers would wait for
         local = {} if address else counted | {"include_dashboard": False, "_temp_dir": str(folder)}
         ray.init(address=address or "local", log_to_driver=False, **local)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.wait_for_min_actors_s = 600  # nobody answers while another's engine still starts on the same cores
+        ray.data.DataContext.get_current().enable_progress_bars = False
         lines = prompts.read_text().splitlines()
         rows = [{"line": n, "messages": json.dumps(json.loads(line)["messages"])} for n, line in enumerate(lines, 1)]
         share = min(1.0, gpus / workers)  # of a GPU, for each worker
