@@ -190,4 +190,5 @@ ENDLESS = {
     "json_schema": {"structured_outputs": {"json": {"type": "array", "items": {"type": "integer"}, "minItems": 1000}}},
     "regex": {"structured_outputs": {"regex": "([a-z]{1,9} ){500}"}},
     "grammar": {"structured_outputs": {"grammar": "root ::= [a-z0-9] root"}},
+    "grammar_words": {"structured_outputs": {"grammar": 'root ::= [a-z]+ " " root'}},  # the regex without its counts
 }

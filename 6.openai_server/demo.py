@@ -24,6 +24,7 @@ import kept_servers
 import load_shapes
 import pandas as pd
 import sse_clients
+import token_masks
 import tool_loop
 import vision
 
@@ -249,17 +250,29 @@ def structured_cost(run):
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
     prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
-    run.setting(repeats=run.repeats, backend="xgrammar")
+    walks = run.size(full=8, smoke=1)
+    run.setting(repeats=run.repeats, backend="xgrammar", masks=f"{walks} answers of {tokens} random tokens")
     rows, clients = [], kept_servers.clients(users=max(levels))
+    targets = {
+        kind: load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
+        for kind, extra in constraints.ENDLESS.items()
+    }
+    run.step("masks, made alone")
+    mask_ms = token_masks.mean_ms(run.model, constraints.ENDLESS, tokens, walks)
+    run.step(f"{levels[-1]} users, free text")
+    free = load_shapes.rates(run, clients, {"none": targets["none"]}, levels[-1], "kind", "x_free")[0]["output_tok_s"]
+    regex = f"regex with {levels[-1]} users over free text"
+    where = "while the GPU computes" if run.machine.gpus else "on top of the model's work"
+    because = f"a mask takes {mask_ms['regex']:.2g} ms; those of a step are made one after the other, {where}"
+    kept = token_masks.kept_share(free, mask_ms["regex"], gpu=bool(run.machine.gpus))
+    run.predict(regex, kept, "x", because=because)
     for users in levels:
         run.step(f"{users} users, each kind of constraint in turn")
-        targets = {
-            kind: load_generator.Target(server.url, run.model.name, prompts, tokens, extra=extra)
-            for kind, extra in constraints.ENDLESS.items()
-        }
         rows += load_shapes.rates(run, clients, targets, users, "kind", "x_free")
     table = pd.DataFrame(rows)
+    table.insert(5, "mask_ms", table.kind.map(mask_ms))
     most = table[(table.users == levels[-1]) & (table.kind != "none")].set_index("kind").x_free
+    run.measured(regex, most["regex"])
     run.reading(
         f"With {levels[-1]} users a constraint leaves {most.min():.2f} ({most.idxmin()}) to {most.max():.2f} "
         f"({most.idxmax()}) of the tokens per second of free text."

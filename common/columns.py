@@ -244,6 +244,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "constrained": ("", "whether the constraint was sent"),
     "valid_pct": ("%", "share of the answers that a program can use: they parse, and have the wanted form"),
     "tokens_per_answer": ("tokens", "mean length of an answer"),
+    "mask_ms": ("ms", "mean time to make one mask of allowed tokens, alone, on one core"),
     "x_free": ("x", "tokens per second over those of free text with as many users"),
     "adapter": ("", "the base model, or which adapter was asked for by name"),
     "chinese_pct": ("%", "share of the answers with a Chinese character in them"),

@@ -25,6 +25,7 @@ try:
     import constraints
     import load_shapes
     import sse_clients
+    import token_masks
     import tool_loop
     import vision
 finally:
@@ -394,3 +395,19 @@ def test_hang_ups_and_a_crowd_leave_nothing_behind(server):
     crowd = client_errors.many_at_once(server, "course-lm", 40)
     assert crowd["status"] == "40 × 200" and crowd["good_after"] and crowd["kv_usage_pct"] == 0
     assert threading.active_count() < 50
+
+
+# ----------------------------------------------------------------------------------------------------- masks
+
+
+def test_a_mask_of_counted_repetitions_costs_most():
+    found = token_masks.mean_ms(models.resolve("course-lm"), constraints.ENDLESS, tokens=24, walks=2)
+    assert list(found) == [kind for kind in constraints.ENDLESS if kind != "none"]
+    assert all(0 < ms < 50 for ms in found.values())
+    assert found["regex"] > 5 * found["grammar_words"]  # some hundred times in a quiet moment
+
+
+def test_masks_hide_behind_a_gpu_and_add_up_on_a_cpu():
+    assert token_masks.kept_share(free_tok_s=5000, mask_ms=0.1, gpu=True) == 1.0
+    assert token_masks.kept_share(free_tok_s=5000, mask_ms=0.8, gpu=True) == pytest.approx(0.25)
+    assert token_masks.kept_share(free_tok_s=500, mask_ms=2.0, gpu=False) == pytest.approx(0.5)
