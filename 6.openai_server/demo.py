@@ -321,8 +321,7 @@ def multimodal(run):
     run.model, context = vision.resolve(run), 8192
     sides, counts = run.size(full=[224, 448, 896, 1792], smoke=[224]), run.size(full=[2, 8], smoke=[2])
     mixes = [(1, side) for side in sides] + [(count, 448) for count in counts]
-    llm = run.engine(**vision.engine_options(run, max(counts), context))
-    questions, rows = vision.Questions(run, llm), []
+    questions, rows = vision.Questions(run, vision.engine(run, max(counts), context)), []
     run.setting(warmups=1, repeats=run.repeats, output_tokens=1, max_model_len=context)
     passes = "matrix products: four patches of each token through the encoder, one token through the language model"
     run.predict(

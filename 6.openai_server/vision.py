@@ -123,6 +123,18 @@ def engine_options(run, most_images: int, context: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def engine(run, most_images: int, context: int):
+    """The engine of the experiment, in a process that is spawned: a forked one would hang.
+
+    At its start it prepares an image with PyTorch's threads. This process has such threads since it wrote adapters for
+    another experiment; a fork takes over the memory that says that they are there, and none of the threads.
+    """
+    from vllm.utils.system_utils import set_env_var
+
+    with set_env_var("VLLM_WORKER_MULTIPROC_METHOD", "spawn"):
+        return run.engine(**engine_options(run, most_images, context))
+
+
 def image_url(side: int, seed: int) -> str:
     """A square picture of random pixels as the data URL that a client sends. JPEG, as photographs are."""
     import numpy

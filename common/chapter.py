@@ -8,7 +8,6 @@ import ast
 import json
 import os
 import shlex
-import signal
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common import estimator, hardware, models, results, timeline, trace
+from common import estimator, hardware, interrupts, models, results, timeline, trace
 from common.dependencies import source_hash
 from common.figures import Figure
 from common.problems import NotOnThisMachine, Problem, explain, first_line
@@ -129,17 +128,11 @@ class Chapter:
                 self.parser.error(str(problem))
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
+        interrupts.hear()
         logs = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-"))
         with output_to(logs / "vllm.log") as terminal:
             status = Session(self, options, Screen(options.present, terminal), logs).main()
         sys.exit(status)
-
-
-def _undisturbed() -> None:
-    """Let no second Ctrl-C cut short what ends a demo: it would leave processes behind, and no report."""
-    for how in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(how, signal.SIG_IGN)
 
 
 class Session:
@@ -169,8 +162,8 @@ class Session:
             if failed:
                 self.screen.say(f"failed: {', '.join(failed)}. The log is {self.logs / 'vllm.log'}", style="bold red")
             return 1 if failed else 0
-        except KeyboardInterrupt:
-            _undisturbed()
+        except (interrupts.Interrupted, KeyboardInterrupt):
+            interrupts.ignore()
             more = " What was saved stays saved; --save --resume goes on from there." if self.options.save else ""
             self.screen.say(f"\nInterrupted.{more}")
             return 130
@@ -181,7 +174,7 @@ class Session:
             self._show_error(error)
             return 1
         finally:
-            _undisturbed()
+            interrupts.ignore()
             models.close_engine()
             self._write_report()
             self._draw_traces()

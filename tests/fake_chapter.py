@@ -18,6 +18,7 @@ To copy: make demo CH=9
 import os
 import subprocess
 import time
+from contextlib import suppress
 
 import pandas as pd
 
@@ -60,7 +61,8 @@ def needs_a_gpu(run):
 def waits(run):
     """How long does it take?"""
     run.step("waiting now")
-    time.sleep(float(os.environ.get("WAIT_S", "0")))
+    with suppress(KeyboardInterrupt):  # as vLLM does while it waits for its engine's process
+        time.sleep(float(os.environ.get("WAIT_S", "0")))
     run.reading(f"It read {len(run.rows_of('works'))} row.")
     return pd.DataFrame([{"seconds": 1.5}])
 
