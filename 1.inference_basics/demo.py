@@ -260,7 +260,8 @@ def latency(run):
     prompts, limit = throughput.random_prompts(4096, input_tokens), step_times.limit(run)
     # Unequal answers, drawn for each prompt: were they given in turn, some users would keep in step for ever.
     output_tokens = random.Random(0).choices(range(32, 97), k=len(prompts))
-    queued, rounds = f"P99 of TTFT at {most:g} of the capacity", {share: [] for share in loads}
+    queued, again = f"P99 of TTFT at {most:g} of the capacity", "the capacity, after the rounds"
+    rounds = {share: [] for share in loads}
     run.setting(input_tokens=input_tokens, output_tokens="32 to 96", users=users, window_s=seconds, repeats=run.repeats)
     run.setting(slo_ttft_ms=slo["ttft_ms"], slo_tpot_ms=slo["tpot_ms"], latency_from="when it was due")
     # A closed loop finds the capacity, with twice the users that fit: there is a queue all the time, as in overload.
@@ -273,33 +274,33 @@ def latency(run):
         target = load.Target(server.url, run.model.name, prompts, output_tokens)
         clients.closed_loop(target, users, 0.0)  # warm-up
         run.step(f"finding the capacity with {users} users")
-        alone = clients.closed_loop(target, 1, seconds / 5)
-        busy = clients.closed_loop(target, users, seconds)
-        capacity = latency_rounds.capacity(busy, seconds)
+        capacity = latency_rounds.capacity(clients.closed_loop(target, users, seconds), seconds)
         run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, of whom half wait their turn")
         counts = {share: max(8, round(share * capacity * seconds)) for share in loads}
         if most > 1:
-            alone_ms = alone.latencies_ms()["tpot_p50_ms"]
-            because = (
-                f"simulated: the rounds' arrivals, {slots} places, a step of {alone_ms:.1f} ms for one request and, "
-                f"with all places taken, as long as the capacity says"
-            )
+            alone_ms = clients.closed_loop(target, 1, seconds / 5).latencies_ms()["tpot_p50_ms"]
+            because = f"simulated: the rounds' arrivals, {slots} places, steps of {alone_ms:.1f} ms for one and, "
+            because += "with all places taken, as long as the capacity says"
             ttft_ms = latency_rounds.predicted_ttft_p99_ms(
                 counts[most], most * capacity, output_tokens, slots, capacity, alone_ms / 1e3, run.repeats
             )
             run.predict(queued, ttft_ms, "ms", because=because)
+        run.predict(again, capacity, "requests/s", because="the same server and the same load")
         for seed, share in itertools.product(range(run.repeats), loads):
             run.step(f"round {seed + 1} of {run.repeats}: {share * capacity:,.1f} requests/s, {share:.2f} of capacity")
-            result = clients.open_loop(target, counts[share], share * capacity, seed)
-            server.check()
+            send = partial(clients.open_loop, target, counts[share], share * capacity, seed)
+            result, row = latency_rounds.measured(server, send, **slo)
+            rounds[share].append(row)
             run.count(result.output_tokens)
-            rounds[share].append(latency_rounds.felt(result, **slo))
+        run.step(f"the capacity once more, with {users} users")
+        later = latency_rounds.capacity(clients.closed_loop(target, users, seconds), seconds)
     rows = [
         {"load_share": share, "requests_per_s": share * capacity} | latency_rounds.middle(results)
         for share, results in rounds.items()
     ]
     if most > 1:
         run.measured(queued, rows[-1]["ttft_p99_ms"])
+    run.measured(again, later)
     said = ", ".join(f"{row['good_pct']:.0f} % at {row['load_share']:g}" for row in rows)
     run.reading(
         f"The server answers {capacity:,.1f} requests/s. Share of them within {slo['ttft_ms']:g} ms to the first token "

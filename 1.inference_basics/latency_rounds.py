@@ -4,8 +4,11 @@ import bisect
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+import psutil
+
 from common.load import Load, poisson_arrivals
 from common.problems import Problem
+from common.serving import Server
 from common.timing import Repeats, percentile
 
 
@@ -23,10 +26,27 @@ def felt(result: Load, ttft_ms: float, tpot_ms: float) -> dict[str, float]:
     return row | ms | {"late_ms": result.late_ms}
 
 
+def measured(server: Server, send: Callable[[], Load], ttft_ms: float, tpot_ms: float) -> tuple[Load, dict[str, float]]:
+    """One round, which `send` runs against the server, and its columns. Raises Problem if no answer came."""
+    begin_s = engine_cpu_s(server.process.pid)
+    result = send()
+    server.check()
+    engine_s = engine_cpu_s(server.process.pid) - begin_s
+    return result, felt(result, ttft_ms, tpot_ms) | {"engine_cpu_pct": engine_s / result.seconds * 100}
+
+
 def middle(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The median of each column over the rounds, and the spread of the P99 of TTFT."""
     spread = Repeats(tuple(each["ttft_p99_ms"] for each in rounds)).spread_pct
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]} | {"ttft_spread_pct": spread}
+
+
+def engine_cpu_s(server: int) -> float:
+    """CPU seconds so far of the process with the engine core: a child of the server (its pid), or the server itself."""
+    family = psutil.Process(server).children(recursive=True)
+    engines = [process for process in family if process.name().startswith("VLLM::Engine")]
+    times = (engines[0] if engines else psutil.Process(server)).cpu_times()
+    return times.user + times.system
 
 
 def capacity(busy: Load, seconds: float) -> float:

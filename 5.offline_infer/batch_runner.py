@@ -19,7 +19,6 @@ import dataclasses
 import difflib
 import json
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -32,7 +31,7 @@ from batch_job import BatchJob, Prompt
 from jinja2 import TemplateError
 from no_orphans import no_orphans
 
-from common import hardware, models
+from common import hardware, interrupts, models
 from common.engine_core import wait_for_output
 from common.problems import Problem, explain, first_line
 
@@ -225,7 +224,6 @@ def check_engine_options(options: dict[str, object]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status that the docstring of this file lists. The engine is left running."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name, value in {"VLLM_LOGGING_LEVEL": "WARNING", "TORCH_CPP_LOG_LEVEL": "ERROR"}.items():
         os.environ.setdefault(name, value)
     sampling = {"temperature": options.temperature, "top_p": options.top_p, "seed": options.seed}
@@ -241,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
             settings["weights"] = model.weights_id
         with BatchJob(options.prompts, options.answers, settings, options.in_order) as job, no_orphans():
             return answer_all(job, model, options, sampling)
-    except KeyboardInterrupt:
+    except (interrupts.Interrupted, KeyboardInterrupt):
         say("Interrupted. All answers so far are written; the same command goes on from there.")
         return 130
     except Exception as error:
@@ -283,9 +281,10 @@ def fresh_line() -> str:
 
 
 if __name__ == "__main__":
+    interrupts.hear()
     try:
         status = main()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is written; only the engine has to go
+        interrupts.ignore()  # everything is written; only the engine has to go
         models.close_engine()
     sys.exit(status)

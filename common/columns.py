@@ -193,6 +193,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "tpot_p99_ms": ("ms", "99th percentile of the same"),
     "good_pct": ("%", "share of the requests that met the limits of both TTFT and TPOT"),
     "goodput_req_s": ("requests/s", "requests per second that met the limits of both TTFT and TPOT"),
+    "engine_cpu_pct": ("%", "CPU time of the process with the engine core, in percent of one core; else of the server"),
     "late_ms": ("ms", "most that the load generator itself was late in sending"),
     "model_shape": ("", "the published model whose layers, KV heads and widths the engine has"),
     "attention": ("", "MHA, GQA, MQA or MLA"),

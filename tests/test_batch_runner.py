@@ -133,6 +133,35 @@ def test_duration():
     assert [RUNNER.duration(s) for s in (0.4, 59.4, 185, 7800)] == ["0 s", "59 s", "3 min 05 s", "2 h 10 min"]
 
 
+SWALLOWS_CTRL_C = """
+import runpy, sys, time
+from contextlib import suppress
+from pathlib import Path
+from common import models
+
+def engine(*_, **__):
+    print("starting", flush=True)
+    with suppress(KeyboardInterrupt):  # as vLLM does while it waits for its engine's process
+        time.sleep(60)
+
+models.engine = engine
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_runner_ends_while_an_engine_starts(tmp_path):
+    file = prompts(tmp_path / "p.jsonl", 3)
+    command = [sys.executable, "-c", SWALLOWS_CTRL_C, FOLDER / "batch_runner.py", file, tmp_path / "a.jsonl"]
+    runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert runner.stdout.readline() == "starting\n"
+    runner.send_signal(signal.SIGINT)
+    _, said = runner.communicate(timeout=20)
+    assert runner.returncode == 130
+    assert "the same command goes on" in said and "Traceback" not in said
+
+
 @pytest.mark.engine
 def test_the_runner_answers_with_a_real_engine(tmp_path):
     question = {"messages": [{"role": "user", "content": "What is TTFT?"}]}

@@ -1,8 +1,13 @@
 """What chapter 1 measures with: cases of steps, static batches, narrow models and what vLLM allocates for them."""
 
 import argparse
+import os
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from common import estimator, hardware, lengths, models, profiling
@@ -279,6 +284,32 @@ def test_a_round_without_answers_is_a_problem(latency_rounds):
     assert (found["good_pct"], found["goodput_req_s"], found["failed"]) == (50, 0.5, 1)
     assert (found["ttft_p50_ms"], found["tpot_p50_ms"]) == (pytest.approx(200), pytest.approx(100))
     assert found["late_ms"] == pytest.approx(1)
+
+
+BUSY = """
+import os, time
+import setproctitle
+if os.fork():
+    time.sleep(60)
+setproctitle.setproctitle("VLLM::EngineCore")
+while time.process_time() < 0.5:
+    pass
+print("counted", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_cpu_of_a_round_is_that_of_the_process_with_the_engine(latency_rounds):
+    server = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout.readline() == "counted\n"
+        assert 0.4 < latency_rounds.engine_cpu_s(server.pid) < 1
+    finally:
+        for process in (*psutil.Process(server.pid).children(), server):
+            process.kill()
+        server.communicate()
+    here = time.process_time()  # a server with the engine in it
+    assert here - 0.1 <= latency_rounds.engine_cpu_s(os.getpid()) <= time.process_time() + 0.1
 
 
 def test_the_capacity_is_counted_while_all_users_ask(latency_rounds):
