@@ -197,16 +197,18 @@ def load(run):
     rounds = run.size(full=max(run.repeats, 5) if run.machine.gpus else run.repeats, smoke=run.repeats)
     levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
     server, bench = kept_servers.kept(run, "plain"), kept_servers.bench()
-    clients = kept_servers.clients()  # one process, as the benchmark has: two send a wave of requests in half the time
+    clients = kept_servers.clients()  # one process, as the benchmark has
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
     target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=rounds, client_processes=1, seed=0)
+    apart = load_shapes.predict_apart(run, clients, bench, target, run.size(full=40, smoke=5))
     clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
     rows = [
         load_shapes.agreement(run, clients, bench, target, users, requests, rounds)
         for users, requests in requests_of.items()
     ]
     table = pd.DataFrame(rows)
+    run.measured(apart, table.ttft_p50_ms.iloc[0] - table.bench_ttft_p50_ms.iloc[0])
     rate, ttft = table.tok_s_difference_pct.abs().max(), table.ttft_difference_pct.abs().max()
     run.reading(
         f"The two differ by at most {rate:.1f} % in throughput and {ttft:.1f} % in median TTFT; {levels[-1]} users get "

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from common import estimator, hardware, models, serving
+from common import load as load_generator
 from common.chapters import ROOT, load
 from common.course_lm import corpus
 from common.load import Load, Outcome
@@ -135,6 +136,22 @@ def test_a_mixed_target_asks_each_model_in_turn():
     target = load_shapes.MixedTarget("http://server", "a", ["x"], 4, models=("a", "b", "c"))
     assert [target.body(index)["model"] for index in range(4)] == ["a", "b", "c", "a"]
     assert target.body(0)["max_tokens"] == 4 and target.body(0)["stream"] is True
+
+
+def test_tools_are_compared_round_by_round():
+    """The medians are a third apart, 60 and 90; in the round in the middle both were equally fast."""
+    assert load_shapes.paired_pct((100.0, 60.0, 40.0), (90.0, 90.0, 40.0)) == pytest.approx(0)
+    assert load_shapes.paired_pct((110.0, 55.0), (100.0, 50.0)) == pytest.approx(10)
+
+
+def test_what_is_measured_of_a_server_that_answers_at_once_is_the_load_generator(tmp_path):
+    port = serving.free_port()
+    url, command = f"http://127.0.0.1:{port}", [sys.executable, FOLDER / "instant_server.py", str(port)]
+    with serving.child_server(command, url, tmp_path / "log"), load_generator.Clients(1) as clients:
+        target = load_generator.Target(url, "none", ["x"], 8)
+        found = clients.closed_loop(target, users=2, seconds=0.0, at_least=10)
+    assert (found.failed, found.output_tokens) == (0, 160)
+    assert found.latencies_ms()["ttft_p50_ms"] < 8, "an answer takes 8 ms; the first token counts when it comes"
 
 
 def test_the_steady_part_of_a_run():
