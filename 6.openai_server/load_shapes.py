@@ -1,5 +1,6 @@
 """Loads for one server: prompts as text, closed and open loops, and the same by `vllm bench serve`."""
 
+import operator
 import random
 import statistics
 import sys
@@ -109,6 +110,7 @@ def agreement(
         "bench_ttft_p50_ms": bench_ttft.median,
         "ttft_difference_pct": paired_pct(of["ttft_p50_ms"].values, bench_ttft.values),
         "ttft_p99_ms": of["ttft_p99_ms"].median,
+        "ttft_difference_ms": statistics.median(map(operator.sub, of["ttft_p50_ms"].values, bench_ttft.values)),
         "tpot_p50_ms": of["tpot_p50_ms"].median,
         "requests": requests,
         "failed": sum(each["failed"] for both in seen.values() for each in both),

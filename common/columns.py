@@ -253,6 +253,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "bench_tok_s": ("tokens/s", "the same rate by vllm bench serve"),
     "tok_s_difference_pct": ("%", "the course's tokens/s over the benchmark's, less 100 %; median of the rounds"),
     "bench_ttft_p50_ms": ("ms", "median time to first token by vllm bench serve"),
+    "ttft_difference_ms": ("ms", "the course's median TTFT less the benchmark's; median of the rounds"),
     "ttft_difference_pct": ("%", "the course's median TTFT over the benchmark's, less 100 %; median of the rounds"),
     "bench_spread_pct": ("%", "spread of the tokens per second of vllm bench serve"),
     "ttft_p50_spread_pct": ("%", "spread of the course's median time to first token"),
