@@ -49,7 +49,7 @@ def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
 def predict_apart(run, clients: Clients, bench: BenchClient, target: Target, requests: int) -> str:
     """Predict how far apart the tools are with one user, and return the prediction's name.
 
-    Each is given a server that answers at once. What it reports then is its own time, and that is in all its figures.
+    Each is given a server that answers at once. What it reports then is mostly its own time, which is in all its figures.
     """
     url, log = f"http://127.0.0.1:{serving.free_port()}", run.logs / "instant_server.log"
     command = [sys.executable, str(Path(__file__).with_name("instant_server.py")), url.rpartition(":")[2]]
@@ -64,9 +64,9 @@ def predict_apart(run, clients: Clients, bench: BenchClient, target: Target, req
 
         run.step("both tools with a server that answers at once")
         found = timing.alternate({"course": ours, "bench": theirs}, run.repeats)
-    own, benchs = found["course"].median, found["bench"].median
-    because = f"before a server that answers at once they say {own:.2f} and {benchs:.2f} ms: their own time"
-    run.predict(APART, own - benchs, "ms", because=because)
+    ours_ms, theirs_ms = found["course"].median, found["bench"].median
+    because = f"of a server that answers at once they report {ours_ms:.2f} and {theirs_ms:.2f} ms: their own time"
+    run.predict(APART, ours_ms - theirs_ms, "ms", because=because)
     return APART
 
 
