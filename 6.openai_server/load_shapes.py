@@ -49,7 +49,7 @@ def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
 def predict_apart(run, clients: Clients, bench: BenchClient, target: Target, requests: int) -> str:
     """Predict how far apart the tools are with one user, and return the prediction's name.
 
-    Each is given a server that answers at once. What it reports then is mostly its own time, which is in all its figures.
+    Each is given a server that answers at once. What it reports then is mostly its own time: it is in all its figures.
     """
     url, log = f"http://127.0.0.1:{serving.free_port()}", run.logs / "instant_server.log"
     command = [sys.executable, str(Path(__file__).with_name("instant_server.py")), url.rpartition(":")[2]]
