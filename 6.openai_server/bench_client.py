@@ -41,15 +41,21 @@ class BenchClient:
         """Wait for the import. Raises what it raised."""
         self._imported.result()
 
-    def closed_loop(self, target: Target, tokenizer: str, folder: Path, users: int, requests: int) -> dict:
-        """The JSON that `vllm bench serve` writes, for the same prompts and lengths as `target` has."""
-        prompts = folder / "bench-prompts.jsonl"
-        lines = (json.dumps({"prompt": target.prompts[i % len(target.prompts)]}) for i in range(requests))
-        prompts.write_text("\n".join(lines) + "\n")
-        words = ["--base-url", target.url, "--backend", "openai", "--endpoint", "/v1/completions"]
-        words += ["--model", target.model, "--served-model-name", target.model, "--tokenizer", tokenizer]
-        words += ["--dataset-name", "custom", "--dataset-path", str(prompts), "--skip-chat-template"]
-        words += ["--custom-output-len", str(target.max_tokens), "--ignore-eos", "--temperature", "0"]
-        words += ["--num-prompts", str(requests), "--max-concurrency", str(users), "--disable-tqdm"]
-        words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99"]
+    def run(self, words: Sequence[str]) -> dict:
+        """The JSON that `vllm bench serve` writes with these words on its command line."""
         return self._pool.submit(_bench, words).result()
+
+
+def closed_list(bench: BenchClient, target: Target, tokenizer: str, folder: Path, users: int, requests: int) -> dict:
+    """The JSON of `vllm bench serve`, for the prompts and lengths of the first `requests` requests of `target`."""
+    prompts = folder / "bench-prompts.jsonl"
+    bodies = (target.body(index) for index in range(requests))
+    lines = ({"prompt": body["prompt"], "output_tokens": body["max_tokens"]} for body in bodies)
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["--base-url", target.url, "--backend", "openai", "--endpoint", "/v1/completions"]
+    words += ["--model", target.model, "--served-model-name", target.model, "--tokenizer", tokenizer]
+    words += ["--dataset-name", "custom", "--dataset-path", str(prompts), "--skip-chat-template", "--disable-shuffle"]
+    words += ["--custom-output-len", "-1", "--ignore-eos", "--temperature", "0"]
+    words += ["--num-prompts", str(requests), "--max-concurrency", str(users), "--disable-tqdm"]
+    words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99"]
+    return bench.run(words)

@@ -192,21 +192,25 @@ def streaming(run):
 @chapter.experiment(compare="output_tok_s")
 def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
-    full = {1: 40, 8: 160, 64: 640, 256: 1024} if run.machine.gpus else {1: 40, 8: 80, 64: 192, 256: 512}
+    gpu = bool(run.machine.gpus)
+    # A prompt that takes the GPU longer than the host: what is compared are two tools, not two moments of a busy host.
+    input_tokens, output_tokens = (500, 32) if gpu else (32, 16)
+    full = {1: 20, 8: 80, 64: 320, 256: 768} if gpu else {1: 40, 8: 80, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
-    rounds = run.size(full=max(run.repeats, 5) if run.machine.gpus else run.repeats, smoke=run.repeats)
-    levels, (input_tokens, output_tokens) = list(requests_of), load_shapes.lengths_of(run)
-    server, bench = kept_servers.kept(run, "plain"), kept_servers.bench()
-    clients = kept_servers.clients()  # one process, as the benchmark has
+    rounds = run.size(full=max(run.repeats, 7) if gpu else run.repeats, smoke=run.repeats)
+    levels, server, bench = list(requests_of), kept_servers.kept(run, "plain"), kept_servers.bench()
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
-    target = load_generator.Target(server.url, run.model.name, prompts, output_tokens)
-    run.setting(input_tokens=input_tokens, output_tokens=output_tokens, repeats=rounds, client_processes=1, seed=0)
-    apart = load_shapes.predict_apart(run, clients, bench, target, run.size(full=40, smoke=5))
-    clients.closed_loop(target, max(levels), seconds=0.0)  # warm-up
-    rows = [
-        load_shapes.agreement(run, clients, bench, target, users, requests, rounds)
-        for users, requests in requests_of.items()
-    ]
+    answers = load_shapes.unequal(output_tokens, len(prompts))
+    target = load_generator.Target(server.url, run.model.name, prompts, answers)
+    run.setting(input_tokens=input_tokens, output_tokens=f"{min(answers)} to {max(answers)}", repeats=rounds)
+    run.setting(client_processes=1, seed=0)
+    with load_generator.CountedClients(1) as clients:  # one process, as the benchmark has
+        apart = load_shapes.predict_apart(run, clients, bench, target, run.size(full=40, smoke=5))
+        clients.closed_list(target, max(levels), max(levels))  # warm-up
+        rows = [
+            load_shapes.agreement(run, clients, bench, target, users, requests, rounds)
+            for users, requests in requests_of.items()
+        ]
     table = pd.DataFrame(rows)
     run.measured(apart, table.ttft_difference_ms.iloc[0])
     rate, ttft = table.tok_s_difference_pct.abs().max(), table.ttft_difference_pct.abs().max()

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import bench_client
 import httpx
 from bench_client import BenchClient
 
 from common import serving, timing
-from common.load import Clients, Load, Target
+from common.load import Clients, CountedClients, Load, Target
 from common.serving import Server
 from common.timing import Repeats
 
@@ -24,6 +25,15 @@ ABOVE = 1.3  # the last open loop's rate over the highest that a closed one reac
 def lengths_of(run) -> tuple[int, int]:
     """(input tokens, output tokens) of loads of equal requests; short ones on a CPU."""
     return (100, 32) if run.machine.gpus else (32, 16)
+
+
+def unequal(tokens: int, count: int) -> list[int]:
+    """`count` lengths between half of `tokens` and one and a half times as many, drawn alike for every run.
+
+    With equal answers the users of a closed loop stay in step: their prompts come all at once, and how many of them
+    the engine's next step still takes along is a matter of chance that then lasts for the whole run.
+    """
+    return random.Random(0).choices(range(tokens // 2, tokens + tokens // 2 + 1), k=count)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
     return found
 
 
-def predict_apart(run, clients: Clients, bench: BenchClient, target: Target, requests: int) -> str:
+def predict_apart(run, clients: CountedClients, bench: BenchClient, target: Target, requests: int) -> str:
     """Predict how far apart the tools are with one user, and return the prediction's name.
 
     Each is given a server that answers at once. What it reports then is mostly its own time: it is in all its figures.
@@ -57,10 +67,10 @@ def predict_apart(run, clients: Clients, bench: BenchClient, target: Target, req
         there = replace(target, url=url)
 
         def ours() -> float:
-            return clients.closed_loop(there, users=1, seconds=0.0, at_least=requests).latencies_ms()["ttft_p50_ms"]
+            return clients.closed_list(there, 1, requests).latencies_ms()["ttft_p50_ms"]
 
         def theirs() -> float:
-            return bench.closed_loop(there, run.model.path, run.logs, 1, requests)["median_ttft_ms"]
+            return bench_client.closed_list(bench, there, run.model.path, run.logs, 1, requests)["median_ttft_ms"]
 
         run.step("both tools with a server that answers at once")
         found = timing.alternate({"course": ours, "bench": theirs}, run.repeats)
@@ -76,21 +86,21 @@ def paired_pct(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def agreement(
-    run, clients: Clients, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
+    run, clients: CountedClients, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
 ) -> dict[str, object]:
     """One number of users by both tools, alternated; a row of medians."""
     seen: dict[str, list] = {"course": [], "bench": []}
 
     def ours() -> float:
         run.step(f"{users} users: this course's load generator, {requests} requests")
-        found = clients.closed_loop(target, users, seconds=0.0, at_least=requests // users)
+        found = clients.closed_list(target, users, requests)
         run.count(found.output_tokens)
         seen["course"].append(found.latencies_ms() | {"failed": found.failed})
         return found.output_tok_s
 
     def theirs() -> float:
         run.step(f"{users} users: vllm bench serve, {requests} requests")
-        found = bench.closed_loop(target, run.model.path, run.logs, users, requests)
+        found = bench_client.closed_list(bench, target, run.model.path, run.logs, users, requests)
         run.count(found["total_output_tokens"])
         seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": requests - found["completed"]})
         return found["output_throughput"]

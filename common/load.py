@@ -202,6 +202,18 @@ async def _closed(
         return [outcome for outcomes in per_user for outcome in outcomes]
 
 
+async def _counted(target: Target, users: int, indices: range, begin: float) -> list[Outcome]:
+    left = iter(indices)
+
+    async def user() -> list[Outcome]:
+        return [await _send(client, target, index) for index in left]
+
+    async with _client(target, users) as client:
+        await asyncio.sleep(max(0.0, begin - time.monotonic()))
+        per_user = await asyncio.gather(*(user() for _ in range(users)))
+        return [outcome for outcomes in per_user for outcome in outcomes]
+
+
 async def _open(target: Target, arrivals: Sequence[tuple[int, float]], begin: float) -> list[Outcome]:
     async def request(index: int, offset: float) -> Outcome:
         await asyncio.sleep(max(0.0, begin + offset - time.monotonic()))
@@ -213,6 +225,10 @@ async def _open(target: Target, arrivals: Sequence[tuple[int, float]], begin: fl
 
 def _run_closed(*arguments: object) -> list[Outcome]:
     return asyncio.run(_closed(*arguments))
+
+
+def _run_counted(*arguments: object) -> list[Outcome]:
+    return asyncio.run(_counted(*arguments))
 
 
 def _run_open(*arguments: object) -> list[Outcome]:
@@ -268,6 +284,21 @@ class Clients:
         outcomes = sorted((o for future in futures for o in future.result()), key=lambda outcome: outcome.start_s)
         seconds = max(o.end_s for o in outcomes) - min(o.start_s for o in outcomes)
         return Load(tuple(outcomes), seconds)
+
+
+class CountedClients(Clients):
+    """Client processes whose users take the next request from one list, as those of `vllm bench serve` do."""
+
+    def closed_list(self, target: Target, users: int, requests: int) -> Load:
+        """`requests` requests by `users` users, each sending the next one when its last one is answered.
+
+        So nobody is idle while requests wait to be sent, however unequal the answers are. With several processes the
+        requests and the users are dealt to them beforehand.
+        """
+        begin = time.monotonic() + 0.2
+        dealt = min(users, self.processes)
+        shares = [(len(range(users)[i::dealt]), range(requests)[i::dealt]) for i in range(dealt)]
+        return self._gather(_run_counted, [(target, members, indices, begin) for members, indices in shares])
 
 
 def poisson_arrivals(requests: int, requests_per_s: float, seed: int = 0) -> list[float]:

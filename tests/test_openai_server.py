@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ sys.path.insert(0, str(FOLDER))
 try:
     import adapters_under_load
     import api_tour
+    import bench_client
     import client_errors
     import constraints
     import load_shapes
@@ -142,6 +144,29 @@ def test_tools_are_compared_round_by_round():
     """The medians are a third apart, 60 and 90; in the round in the middle both were equally fast."""
     assert load_shapes.paired_pct((100.0, 60.0, 40.0), (90.0, 90.0, 40.0)) == pytest.approx(0)
     assert load_shapes.paired_pct((110.0, 55.0), (100.0, 50.0)) == pytest.approx(10)
+
+
+def test_the_benchmark_gets_the_prompts_and_lengths_of_the_target_in_their_order(tmp_path):
+    from vllm.benchmarks import serve
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    target = load_generator.Target("http://server", "m", ["one", "two"], (5, 7, 9))
+    bench = SimpleNamespace(run=lambda words: words)
+    words = bench_client.closed_list(bench, target, "tokenizer", tmp_path, users=2, requests=4)
+    lines = Path(words[words.index("--dataset-path") + 1]).read_text().splitlines()
+    asked = [(line["prompt"], line["output_tokens"]) for line in map(json.loads, lines)]
+    assert asked == [("one", 5), ("two", 7), ("one", 9), ("two", 5)]
+    parser = FlexibleArgumentParser()
+    serve.add_cli_args(parser)
+    options = parser.parse_args(words)
+    assert options.disable_shuffle and options.custom_output_len == -1, "or lengths are its own, and in another order"
+    assert (options.num_prompts, options.max_concurrency, options.ignore_eos) == (4, 2, True)
+
+
+def test_unequal_lengths_are_the_same_in_every_run_and_have_the_mean_that_was_asked_for():
+    found = load_shapes.unequal(32, 512)
+    assert found == load_shapes.unequal(32, 512) and {min(found), max(found)} == {16, 48}
+    assert sum(found) / len(found) == pytest.approx(32, rel=0.05)
 
 
 def test_what_is_measured_of_a_server_that_answers_at_once_is_the_load_generator(tmp_path):
