@@ -3,10 +3,11 @@
 import bisect
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import psutil
 
-from common.load import Load, poisson_arrivals
+from common.load import Clients, Load, Target, poisson_arrivals
 from common.problems import Problem
 from common.serving import Server
 from common.timing import Repeats, percentile
@@ -28,11 +29,12 @@ def felt(result: Load, ttft_ms: float, tpot_ms: float) -> dict[str, float]:
 
 def measured(server: Server, send: Callable[[], Load], ttft_ms: float, tpot_ms: float) -> tuple[Load, dict[str, float]]:
     """One round, which `send` runs against the server, and its columns. Raises Problem if no answer came."""
-    begin_s = engine_cpu_s(server.process.pid)
+    begin_s = cpu_s(server.process.pid)
     result = send()
     server.check()
-    engine_s = engine_cpu_s(server.process.pid) - begin_s
-    return result, felt(result, ttft_ms, tpot_ms) | {"engine_cpu_pct": engine_s / result.seconds * 100}
+    taken = {name: now - begin_s[name] for name, now in cpu_s(server.process.pid).items()}
+    busy = {f"{name}_cpu_pct": seconds / result.seconds * 100 for name, seconds in taken.items()}
+    return result, felt(result, ttft_ms, tpot_ms) | busy
 
 
 def middle(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -41,12 +43,19 @@ def middle(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]} | {"ttft_spread_pct": spread}
 
 
-def engine_cpu_s(server: int) -> float:
-    """CPU seconds so far of the process with the engine core: a child of the server (its pid), or the server itself."""
-    family = psutil.Process(server).children(recursive=True)
-    engines = [process for process in family if process.name().startswith("VLLM::Engine")]
-    times = (engines[0] if engines else psutil.Process(server)).cpu_times()
-    return times.user + times.system
+def cpu_s(server: int) -> dict[str, float]:
+    """CPU seconds so far of the process with the engine core ("engine") and of all others of the server ("front").
+
+    `server` is its process id. If it has no process for the engine, it is itself the engine, and the front is 0.
+    """
+    root = psutil.Process(server)
+    family = [root, *root.children(recursive=True)]
+    engine = next((process for process in family if process.name().startswith("VLLM::Engine")), None)
+    seconds = {process: sum(process.cpu_times()[:2]) for process in family}
+    return {
+        "engine": seconds[engine or root],
+        "front": sum(taken for process, taken in seconds.items() if engine not in (None, process)),
+    }
 
 
 def capacity(busy: Load, seconds: float) -> float:
@@ -63,6 +72,21 @@ def capacity(busy: Load, seconds: float) -> float:
             "Read the server's log, or give it longer with --seconds.",
         )
     return answered / counted_s
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a closed loop got: its capacity, and the median time per output token after the first."""
+
+    requests_per_s: float
+    tpot_ms: float
+
+
+def look(run, clients: Clients, target: Target, users: int, seconds: float) -> Look:
+    """A closed loop in which all `users` ask for so many seconds. Raises Problem if no answer came."""
+    run.step(f"a closed loop of {users} users")
+    busy = clients.closed_loop(target, users, seconds)
+    return Look(capacity(busy, seconds), busy.latencies_ms()["tpot_p50_ms"])
 
 
 def simulated_ttft_ms(

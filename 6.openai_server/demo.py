@@ -197,14 +197,14 @@ def load(run):
     input_tokens, output_tokens = (500, 32) if gpu else (32, 16)
     full = {1: 20, 8: 80, 64: 320, 256: 768} if gpu else {1: 40, 8: 80, 64: 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
-    rounds = run.size(full=max(run.repeats, 7) if gpu else run.repeats, smoke=run.repeats)
+    rounds = run.size(full=max(run.repeats, 5) if gpu else run.repeats, smoke=run.repeats)
     levels, server, bench = list(requests_of), kept_servers.kept(run, "plain"), kept_servers.bench()
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
     answers = load_shapes.unequal(output_tokens, len(prompts))
     target = load_generator.Target(server.url, run.model.name, prompts, answers)
     run.setting(input_tokens=input_tokens, output_tokens=f"{min(answers)} to {max(answers)}", repeats=rounds)
     run.setting(client_processes=1, seed=0)
-    with load_generator.CountedClients(1) as clients:  # one process, as the benchmark has
+    with load_generator.ListClient() as clients:
         apart = load_shapes.predict_apart(run, clients, bench, target, run.size(full=40, smoke=5))
         clients.closed_list(target, max(levels), max(levels))  # warm-up
         rows = [

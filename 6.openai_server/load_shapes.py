@@ -14,7 +14,7 @@ import httpx
 from bench_client import BenchClient
 
 from common import serving, timing
-from common.load import Clients, CountedClients, Load, Target
+from common.load import Clients, ListClient, Load, Target
 from common.serving import Server
 from common.timing import Repeats
 
@@ -56,7 +56,7 @@ def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
     return found
 
 
-def predict_apart(run, clients: CountedClients, bench: BenchClient, target: Target, requests: int) -> str:
+def predict_apart(run, clients: ListClient, bench: BenchClient, target: Target, requests: int) -> str:
     """Predict how far apart the tools are with one user, and return the prediction's name.
 
     Each is given a server that answers at once. What it reports then is mostly its own time: it is in all its figures.
@@ -86,7 +86,7 @@ def paired_pct(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def agreement(
-    run, clients: CountedClients, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
+    run, clients: ListClient, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
 ) -> dict[str, object]:
     """One number of users by both tools, alternated; a row of medians."""
     seen: dict[str, list] = {"course": [], "bench": []}

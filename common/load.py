@@ -202,8 +202,8 @@ async def _closed(
         return [outcome for outcomes in per_user for outcome in outcomes]
 
 
-async def _counted(target: Target, users: int, indices: range, begin: float) -> list[Outcome]:
-    left = iter(indices)
+async def _listed(target: Target, users: int, requests: int, begin: float) -> list[Outcome]:
+    left = iter(range(requests))
 
     async def user() -> list[Outcome]:
         return [await _send(client, target, index) for index in left]
@@ -227,8 +227,8 @@ def _run_closed(*arguments: object) -> list[Outcome]:
     return asyncio.run(_closed(*arguments))
 
 
-def _run_counted(*arguments: object) -> list[Outcome]:
-    return asyncio.run(_counted(*arguments))
+def _run_listed(*arguments: object) -> list[Outcome]:
+    return asyncio.run(_listed(*arguments))
 
 
 def _run_open(*arguments: object) -> list[Outcome]:
@@ -286,19 +286,18 @@ class Clients:
         return Load(tuple(outcomes), seconds)
 
 
-class CountedClients(Clients):
-    """Client processes whose users take the next request from one list, as those of `vllm bench serve` do."""
+class ListClient(Clients):
+    """One client process, whose users take the next request from one list as those of `vllm bench serve` do."""
+
+    def __init__(self) -> None:
+        super().__init__(processes=1)
 
     def closed_list(self, target: Target, users: int, requests: int) -> Load:
         """`requests` requests by `users` users, each sending the next one when its last one is answered.
 
-        So nobody is idle while requests wait to be sent, however unequal the answers are. With several processes the
-        requests and the users are dealt to them beforehand.
+        So nobody is idle while requests wait to be sent, however unequal the answers are.
         """
-        begin = time.monotonic() + 0.2
-        dealt = min(users, self.processes)
-        shares = [(len(range(users)[i::dealt]), range(requests)[i::dealt]) for i in range(dealt)]
-        return self._gather(_run_counted, [(target, members, indices, begin) for members, indices in shares])
+        return self._gather(_run_listed, [(target, users, requests, time.monotonic() + 0.2)])
 
 
 def poisson_arrivals(requests: int, requests_per_s: float, seed: int = 0) -> list[float]:

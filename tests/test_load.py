@@ -232,7 +232,7 @@ def test_a_closed_loop_takes_the_prompts_in_turn(server, clients, target):
 
 def test_users_of_one_list_send_each_request_once_and_wait_for_none(server, target):
     prompts = [f"prompt {number}" for number in range(7)]
-    with load.CountedClients(1) as clients:
+    with load.ListClient() as clients:
         # The first answer takes as long as the six others together: two users need that time, not half as much again.
         result = clients.closed_list(target(prompts, max_tokens=(1,), mode="slow first"), users=2, requests=7)
     assert [body["prompt"] for body in server.bodies] == prompts
@@ -240,14 +240,6 @@ def test_users_of_one_list_send_each_request_once_and_wait_for_none(server, targ
     assert max(count for _, count in server.arrivals) == 2
     slow = next(o for o in result.outcomes if o.end_s - o.start_s > 0.5)
     assert sum(o is not slow and o.start_s < slow.end_s for o in result.outcomes) == 6
-
-
-def test_one_list_is_dealt_to_several_processes(server, target):
-    prompts = [f"prompt {number}" for number in range(7)]
-    with load.CountedClients(2) as clients:
-        result = clients.closed_list(target(prompts, max_tokens=(1, 2)), users=3, requests=7)
-    assert sorted(body["prompt"] for body in server.bodies) == prompts
-    assert sorted(outcome.output_tokens for outcome in result.outcomes) == [1, 1, 1, 1, 2, 2, 2]
 
 
 # ------------------------------------------------------------------------------------------------------ open loop
