@@ -93,16 +93,19 @@ def agreement(
 
     def ours() -> float:
         run.step(f"{users} users: this course's load generator, {requests} requests")
+        begin_s = clients.cpu_s()
         found = clients.closed_list(target, users, requests)
+        cpu_pct = (clients.cpu_s() - begin_s) / found.seconds * 100
         run.count(found.output_tokens)
-        seen["course"].append(found.latencies_ms() | {"failed": found.failed})
+        seen["course"].append(found.latencies_ms() | {"failed": found.failed, "cpu_pct": cpu_pct})
         return found.output_tok_s
 
     def theirs() -> float:
         run.step(f"{users} users: vllm bench serve, {requests} requests")
         found = bench_client.closed_list(bench, target, run.model.path, run.logs, users, requests)
         run.count(found["total_output_tokens"])
-        seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": requests - found["completed"]})
+        cpu_pct, failed = found["client_cpu_s"] / found["duration"] * 100, requests - found["completed"]
+        seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": failed, "cpu_pct": cpu_pct})
         return found["output_throughput"]
 
     rates = timing.alternate({"course": ours, "bench": theirs}, rounds, warmups=0)
@@ -128,6 +131,8 @@ def agreement(
         "bench_spread_pct": rates["bench"].spread_pct,
         "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
         "bench_ttft_spread_pct": bench_ttft.spread_pct,
+        "client_cpu_pct": statistics.median(each["cpu_pct"] for each in seen["course"]),
+        "bench_cpu_pct": statistics.median(each["cpu_pct"] for each in seen["bench"]),
     }
 
 

@@ -258,6 +258,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "ttft_difference_pct": ("%", "the course's median TTFT over the benchmark's, less 100 %; median of the rounds"),
     "bench_spread_pct": ("%", "spread of the tokens per second of vllm bench serve"),
     "ttft_p50_spread_pct": ("%", "spread of the course's median time to first token"),
+    "client_cpu_pct": ("%", "CPU time of the course's client during a run, in percent of one core; median"),
+    "bench_cpu_pct": ("%", "CPU time of vllm bench serve from its first request to its figures, of one core; median"),
     "bench_ttft_spread_pct": ("%", "spread of the median time to first token by vllm bench serve"),
     "loop": ("", "closed: users wait for their answer; open: requests come whether or not earlier ones were answered"),
     "in_flight": ("requests", "requests sent and not yet answered, mean over the time of the run"),

@@ -299,6 +299,10 @@ class ListClient(Clients):
         """
         return self._gather(_run_listed, [(target, users, requests, time.monotonic() + 0.2)])
 
+    def cpu_s(self) -> float:
+        """CPU seconds that the process has taken so far."""
+        return self._pool.submit(time.process_time).result()
+
 
 def poisson_arrivals(requests: int, requests_per_s: float, seed: int = 0) -> list[float]:
     """When each request of an open loop is due, in seconds.

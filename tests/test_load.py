@@ -242,6 +242,16 @@ def test_users_of_one_list_send_each_request_once_and_wait_for_none(server, targ
     assert sum(o is not slow and o.start_s < slow.end_s for o in result.outcomes) == 6
 
 
+def test_the_cpu_time_of_a_client_is_that_of_its_process(server, target):
+    with load.ListClient() as clients:
+        begin_s = clients.cpu_s()
+        clients.closed_list(target(delay_s=0.5, max_tokens=1), users=1, requests=2)
+        waited_s = clients.cpu_s() - begin_s
+        clients.closed_list(target(max_tokens=2000), users=2, requests=10)
+        worked_s = clients.cpu_s() - begin_s - waited_s
+    assert 0 < waited_s < 0.5 < 10 * worked_s, "waiting takes no CPU time, reading 20,000 events does"
+
+
 # ------------------------------------------------------------------------------------------------------ open loop
 
 
