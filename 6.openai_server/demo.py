@@ -195,9 +195,9 @@ def load(run):
     gpu = bool(run.machine.gpus)
     # A prompt that takes the GPU longer than the host: what is compared are two tools, not two moments of a busy host.
     input_tokens, output_tokens = (500, 32) if gpu else (32, 16)
-    full = {1: 20, 8: 80, 64: 320, 256: 768} if gpu else {1: 40, 8: 80, 64: 192, 256: 512}
+    full = {1: 20, 8: 80, 64: 320 if gpu else 192, 256: 512}
     requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
-    rounds = run.size(full=max(run.repeats, 5) if gpu else run.repeats, smoke=run.repeats)
+    rounds = run.size(full=max(run.repeats, 6), smoke=run.repeats)  # an even number: each tool begins in half of them
     levels, server, bench = list(requests_of), kept_servers.kept(run, "plain"), kept_servers.bench()
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
     answers = load_shapes.unequal(output_tokens, len(prompts))

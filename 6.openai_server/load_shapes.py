@@ -88,7 +88,7 @@ def paired_pct(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def agreement(
     run, clients: ListClient, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
 ) -> dict[str, object]:
-    """One number of users by both tools, alternated; a row of medians."""
+    """One number of users by both tools, in turns; a row of medians."""
     seen: dict[str, list] = {"course": [], "bench": []}
 
     def ours() -> float:
@@ -108,7 +108,11 @@ def agreement(
         seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": failed, "cpu_pct": cpu_pct})
         return found["output_throughput"]
 
-    rates = timing.alternate({"course": ours, "bench": theirs}, rounds, warmups=0)
+    tools, figures = {"course": ours, "bench": theirs}, {"course": [], "bench": []}
+    for number in range(rounds):  # who begins changes: a host that slows down for a while slows no tool more often
+        for name in sorted(tools, reverse=number % 2 == 0):
+            figures[name].append(tools[name]())
+    rates = {name: Repeats(tuple(values)) for name, values in figures.items()}
     of = {
         name: Repeats(tuple(each[name] for each in seen["course"]))
         for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
