@@ -233,7 +233,7 @@ def test_a_closed_loop_takes_the_prompts_in_turn(server, clients, target):
 def test_users_of_one_list_send_each_request_once_and_wait_for_none(server, target):
     prompts = [f"prompt {number}" for number in range(7)]
     with load.ListClient() as clients:
-        # The first answer takes as long as the six others together: two users need that time, not half as much again.
+        # The first answer takes twice as long as the six others together: the other user sends all of these meanwhile.
         result = clients.closed_list(target(prompts, max_tokens=(1,), mode="slow first"), users=2, requests=7)
     assert [body["prompt"] for body in server.bodies] == prompts
     assert result.failed == 0 and len(result.outcomes) == 7
