@@ -35,7 +35,7 @@ else
 endif
 
 test: setup ## the tests that any machine can run; ARGS='-k install' chooses
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-long: setup ## the tests that take longer; writes tests/long-report.txt
 	@{ date -u +%F; uname -srm; $(PYTHON) -m pytest -m long --timeout 3600 $(ARGS); } 2>&1 | tee tests/long-report.txt

@@ -18,7 +18,6 @@ weights; without one it is course-lm, which is so small that Python takes longer
   make demo CH=1 ARGS='--replay h100'                  the recorded run of an H100
 """
 
-import random
 import statistics
 from functools import partial
 
@@ -258,13 +257,12 @@ def latency(run):
     seconds, users = run.size(full=run.options.seconds, smoke=1.0), 256 if run.machine.gpus else 32
     input_tokens, most = 128, loads[-1]
     prompts, limit = throughput.random_prompts(4096, input_tokens), step_times.limit(run)
-    # Unequal answers, drawn for each prompt: were they given in turn, some users would keep in step for ever.
-    drawn_from = run.size(full=range(32, 97), smoke=range(8, 25))
-    output_tokens = random.Random(0).choices(drawn_from, k=len(prompts))
-    queued, again = f"P99 of TTFT at {most:g} of the capacity", "the capacity, later: median"
+    # Drawn for each prompt: were unequal answers given in turn, some users would keep in step for ever.
+    output_tokens = lengths.unequal(run.size(full=64, smoke=16), len(prompts))
+    queued, again = f"P99 of TTFT at {most:g} of the capacity", "capacity by the later closed loops, median"
     slower = f"TPOT at {most:g} of the capacity, over that of the closed loop"
     rounds = {share: [] for share in loads}
-    run.setting(input_tokens=input_tokens, output_tokens=f"{drawn_from[0]} to {drawn_from[-1]}", users=users)
+    run.setting(input_tokens=input_tokens, output_tokens=f"{min(output_tokens)} to {max(output_tokens)}", users=users)
     run.setting(window_s=seconds, repeats=run.repeats)
     run.setting(slo_ttft_ms=slo["ttft_ms"], slo_tpot_ms=slo["tpot_ms"], latency_from="when it was due")
     # A closed loop finds the capacity, with twice the users that fit: there is a queue all the time, as in overload. It
@@ -313,7 +311,7 @@ def latency(run):
     said = ", ".join(f"{row['good_pct']:.0f} % at {row['load_share']:g}" for row in rows)
     run.reading(
         f"A closed loop gets {min(rates):,.1f} to {max(rates):,.1f} requests/s in {len(rates)} runs. Share of answers "
-        f"with {slo['ttft_ms']:g} ms to the first token and {slo['tpot_ms']:g} ms for each other, by load: {said}."
+        f"within {slo['ttft_ms']:g} ms to the first token and {slo['tpot_ms']:g} ms to each other, by load: {said}."
     )
     return pd.DataFrame(rows)
 

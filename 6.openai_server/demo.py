@@ -200,7 +200,7 @@ def load(run):
     rounds = run.size(full=max(run.repeats, 6), smoke=run.repeats)  # an even number: each tool begins in half of them
     levels, server, bench = list(requests_of), kept_servers.kept(run, "plain"), kept_servers.bench()
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
-    answers = load_shapes.unequal(output_tokens, len(prompts))
+    answers = lengths.unequal(output_tokens, len(prompts))
     target = load_generator.Target(server.url, run.model.name, prompts, answers)
     run.setting(input_tokens=input_tokens, output_tokens=f"{min(answers)} to {max(answers)}", repeats=rounds)
     run.setting(client_processes=1, seed=0)
@@ -229,7 +229,7 @@ def open_and_closed(run):
     # Answers of unequal length, as a chat service has them, so that no two requests stay in step.
     sizes = lengths.sample(512, limit=512, scale=1 / run.size(full=4 if run.machine.gpus else 8, smoke=32))
     answers = [max(4, size.output_tokens) for size in sizes]
-    prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.lengths_of(run)[0])
+    prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.prompt_tokens(run))
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=8.0, smoke=0.3)  # a tail of some hundred requests, and a queue needs time to grow
     levels = run.size(full=[16, 64, 256] if run.machine.gpus else [4, 16, 64], smoke=[2])
@@ -252,7 +252,7 @@ def open_and_closed(run):
 def structured_cost(run):
     """What does a constraint cost in tokens per second?"""
     server = kept_servers.kept(run, "plain")
-    input_tokens, tokens = load_shapes.lengths_of(run)[0], run.size(full=48 if run.machine.gpus else 40, smoke=10)
+    input_tokens, tokens = load_shapes.prompt_tokens(run), run.size(full=48 if run.machine.gpus else 40, smoke=10)
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
     prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
@@ -294,7 +294,7 @@ def lora_cost(run):
         run.model = kept_servers.COURSE_LM
     plain = kept_servers.kept(run, "plain")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
-    gpu, (input_tokens, _) = bool(run.machine.gpus), load_shapes.lengths_of(run)
+    gpu, input_tokens = bool(run.machine.gpus), load_shapes.prompt_tokens(run)
     users, tokens = run.size(full=64 if gpu else 8, smoke=3), run.size(full=60 if gpu else 30, smoke=4)
     prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
@@ -334,7 +334,7 @@ def multimodal(run):
         "the encoder's share of encoder and prefill", vision.encoder_share(run.model) * 100, "%", because=passes
     )
     for images, side in mixes:
-        run.step(f"{images} images of {side} x {side}: new, the same again, and as much text")
+        run.step(f"{images} of {side} x {side} pixels: new images, the same again, and as much text")
         rows.append(vision.measure(questions, images, side, run.repeats))
     models.close_engine()
     table = pd.DataFrame(rows)
@@ -343,9 +343,9 @@ def multimodal(run):
     share = largest.encoder_ms / (largest.encoder_ms + largest.cached_ttft_ms)
     run.measured("the encoder's share of encoder and prefill", share * 100)
     run.reading(
-        f"{largest.images:.0f} images of {largest.pixels} are {largest.image_tokens:,.0f} tokens and take "
-        f"{largest.ttft_ms:.0f} ms to the first token, {largest.encoder_pct:.0f} % of it in the encoder and "
-        f"{largest.x_text:.1f} times as long as text; sent again they take {largest.x_cached:.2f} of it."
+        f"The largest question, {largest.image_tokens:,.0f} tokens of images, takes {largest.ttft_ms:.0f} ms to its "
+        f"first token, {largest.encoder_pct:.0f} % of it in the encoder, and {largest.x_text:.1f} times as long as "
+        f"text; sent again it takes {largest.x_cached:.2f} of that."
     )
     return table
 

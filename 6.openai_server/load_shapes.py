@@ -22,18 +22,9 @@ APART = "median TTFT of one user, ours less the benchmark's"
 ABOVE = 1.3  # the last open loop's rate over the highest that a closed one reached
 
 
-def lengths_of(run) -> tuple[int, int]:
-    """(input tokens, output tokens) of loads of equal requests; short ones on a CPU."""
-    return (100, 32) if run.machine.gpus else (32, 16)
-
-
-def unequal(tokens: int, count: int) -> list[int]:
-    """`count` lengths between half of `tokens` and one and a half times as many, drawn alike for every run.
-
-    With equal answers the users of a closed loop stay in step: their prompts come all at once, and how many of them
-    the engine's next step still takes along is a matter of chance that then lasts for the whole run.
-    """
-    return random.Random(0).choices(range(tokens // 2, tokens + tokens // 2 + 1), k=count)
+def prompt_tokens(run) -> int:
+    """Tokens of a prompt; few on a CPU."""
+    return 100 if run.machine.gpus else 32
 
 
 @dataclass(frozen=True)

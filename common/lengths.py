@@ -1,4 +1,4 @@
-"""Prompt and answer lengths as a chat service meets them, drawn from the deciles of a published trace.
+"""Prompt and answer lengths: as a chat service meets them, from the deciles of a published trace, or evenly spread.
 
 The trace is Azure's "AzureLLMInferenceTrace_conv" of November 2023 (19,366 conversation requests, CC-BY, described by
 Patel et al., "Splitwise", ISCA 2024, https://github.com/Azure/AzurePublicDataset). Its requests were sorted by prompt
@@ -57,3 +57,12 @@ def sample(count: int, seed: int = 0, limit: int = 2048, scale: float = 1.0) -> 
         if request.input_tokens + request.output_tokens <= limit:
             found.append(request)
     return found
+
+
+def unequal(tokens: int, count: int) -> list[int]:
+    """`count` lengths between half of `tokens` and one and a half times as many, drawn alike for every run.
+
+    With equal answers the users of a closed loop stay in step: their prompts come all at once, and how many of them
+    the engine's next step still takes along is a matter of chance that then lasts for the whole run.
+    """
+    return random.Random(0).choices(range(tokens // 2, tokens + tokens // 2 + 1), k=count)

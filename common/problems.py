@@ -103,6 +103,11 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         "Change the folder's owner or mode, or work in a copy of the course that you own.",
     ),
     (
+        r"ipc path .* is longer than|AF_UNIX path too long",
+        "vLLM's processes talk through sockets in the temporary folder, and the path of a socket has a limit.",
+        "Choose a temporary folder with a shorter path: TMPDIR=/tmp.",
+    ),
+    (
         r"Not a directory|File exists|Is a directory",
         "A file stands where a folder belongs, or a folder where a file does.",
         "Move it away: `ls -ld` of that path and of those above it shows which it is.",

@@ -1,8 +1,11 @@
 """What all tests share: skips for hardware that is not there, and machines that one can only imagine here."""
 
+import os
 import signal
+import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from common import hardware, results
@@ -13,9 +16,43 @@ from common.chapters import load
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# An engine of the tests and the clients beside it take up to this much memory.
+WORKER_BYTES = 5 * hardware.GIB
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """How many tests run at once: one for each core, if the memory suffices; one alone where they share a GPU."""
+    if hardware.gpus() or not hasattr(os, "sched_setaffinity"):
+        return 0
+    return min(len(os.sched_getaffinity(0)), max(1, psutil.virtual_memory().available // WORKER_BYTES))
+
+
+def pytest_configure(config):
+    """Give each worker cores of its own.
+
+    The threads of a vLLM engine wait for each other by spinning: two engines that share two cores take four times as
+    long as one after the other.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        # A worker's folder has a longer name, and vLLM's sockets in it would have longer paths than a socket may.
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", tempfile.gettempdir())
+        cores = sorted(os.sched_getaffinity(0))
+        number = int(worker["workerid"].removeprefix("gw"))
+        os.sched_setaffinity(0, cores[number :: worker["workercount"]])
+
+
 def pytest_collection_modifyitems(items):
+    """Skip what this machine can't run, and say what may run at the same time.
+
+    Every demo may, and those take longest and come first. The tests of any other file share servers and models.
+    """
+    items.sort(key=lambda item: item.path.name != "test_demos.py")
     count = len(hardware.gpus())
     for item in items:
+        if item.path.name != "test_demos.py":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
         if item.get_closest_marker("gpu") and count < 1:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if item.get_closest_marker("multigpu") and count < 2:

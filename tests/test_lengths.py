@@ -38,3 +38,9 @@ def test_scale_shortens_prompts_and_answers():
 def test_a_limit_that_nothing_fits_is_refused():
     with pytest.raises(ValueError, match="the shortest has 9"):
         lengths.sample(1, limit=8)
+
+
+def test_unequal_lengths_are_the_same_in_every_run_and_have_the_mean_that_was_asked_for():
+    found = lengths.unequal(32, 512)
+    assert found == lengths.unequal(32, 512) and {min(found), max(found)} == {16, 48}
+    assert sum(found) / len(found) == pytest.approx(32, rel=0.05)

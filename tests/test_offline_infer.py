@@ -1,5 +1,6 @@
 """Chapter 5: its search, its orders, its workers and what it counts are right."""
 
+import mmap
 import multiprocessing
 import os
 import signal
@@ -110,7 +111,13 @@ def test_what_is_counted_at_the_end(tmp_path):
 
 def test_peak_memory_is_that_of_the_work():
     peak_mb = load(FOLDER / "killed_jobs.py").peak_mb
-    assert 190 < peak_mb(lambda: bytearray(b"x") * 200_000_000) < 230
+
+    def work():
+        with mmap.mmap(-1, 200_000_000) as fresh:  # memory that this process had before would not count
+            for _ in range(200):
+                fresh.write(bytes(1_000_000))
+
+    assert 190 < peak_mb(work) < 230
     assert peak_mb(lambda: None) < 5  # the peak before is forgotten
 
 

@@ -163,12 +163,6 @@ def test_the_benchmark_gets_the_prompts_and_lengths_of_the_target_in_their_order
     assert (options.num_prompts, options.max_concurrency, options.ignore_eos) == (4, 2, True)
 
 
-def test_unequal_lengths_are_the_same_in_every_run_and_have_the_mean_that_was_asked_for():
-    found = load_shapes.unequal(32, 512)
-    assert found == load_shapes.unequal(32, 512) and {min(found), max(found)} == {16, 48}
-    assert sum(found) / len(found) == pytest.approx(32, rel=0.05)
-
-
 def test_what_is_measured_of_a_server_that_answers_at_once_is_the_load_generator(tmp_path):
     port = serving.free_port()
     url, command = f"http://127.0.0.1:{port}", [sys.executable, FOLDER / "instant_server.py", str(port)]

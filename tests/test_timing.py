@@ -58,7 +58,7 @@ def test_repeat_is_alternate_for_one():
 
 
 def test_seconds_measures_the_call():
-    assert timing.seconds(lambda: time.sleep(0.05)) == pytest.approx(0.05, abs=0.04)
+    assert 0.05 <= timing.seconds(lambda: time.sleep(0.05)) < 1
 
 
 @pytest.mark.gpu
