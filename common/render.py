@@ -10,7 +10,8 @@ Two kinds of mark stand in a Markdown file:
 
     <!-- value EXPERIMENT HARDWARE COLUMN [where=column:value,…] [format=.1f] -->1.0<!-- end value -->
 
-A mark of another chapter names it first: `3.quickstart/startup`.
+Instead of a COLUMN a value may be the experiment's first prediction, what was measured for it, or a setting:
+`predicted:1`, `measured:1`, `setting:users`. A mark of another chapter names it first: `3.quickstart/startup`.
 """
 
 import argparse
@@ -98,8 +99,8 @@ def _provenance(record: dict) -> str:
     )
 
 
-def _selection(folder: Path, experiment: str, slug: str, settings: str) -> tuple[list[dict] | None, dict[str, str]]:
-    """The rows that a mark asks for, or None where nothing is recorded; and the mark's settings."""
+def _selection(folder: Path, experiment: str, slug: str, settings: str) -> tuple[dict | None, dict[str, str]]:
+    """The record that a mark asks for, with those of its rows, or None where there is none; and the mark's settings."""
     if "/" in experiment:
         chapter, experiment = experiment.split("/")
         folder = ROOT / chapter
@@ -111,7 +112,20 @@ def _selection(folder: Path, experiment: str, slug: str, settings: str) -> tuple
         return None, options
     wanted = [pair.split(":", 1) for pair in options.get("where", "").split(",") if pair]
     rows = [row for row in record["rows"] if all(str(row[column]) == value for column, value in wanted)]
-    return rows, options
+    return record | {"rows": rows}, options
+
+
+def _value(record: dict, column: str) -> object:
+    """One value of a record: a prediction, what was measured for it, a setting, or of its only row a column."""
+    kind, _, name = column.partition(":")
+    if kind in ("predicted", "measured"):
+        numbered = dict(enumerate(record["predictions"], start=1))
+        return numbered[int(name)]["value" if kind == "predicted" else "measured"]
+    if kind == "setting":
+        return record["settings"][name]
+    if len(record["rows"]) != 1:
+        raise ValueError(f"it fits {len(record['rows'])} rows, and its where= must name one")
+    return record["rows"][0][column]
 
 
 def fill(text: str, folder: Path) -> str:
@@ -124,24 +138,23 @@ def fill(text: str, folder: Path) -> str:
             except (KeyError, ValueError) as error:
                 raise Problem(
                     f"{folder.name}: {match[1]} asks for what is not there ({type(error).__name__}: {error}).",
-                    "Its columns are those of the record; it may have columns=a,b where=column:value,… and format=.1f.",
+                    "Its columns are those of the record; it may have columns=a,b where=column:value,… and format=.1f; "
+                    "a value may also be predicted:1, measured:1 or setting:NAME.",
                 ) from None
 
         return replace
 
     def fill_table(match: re.Match) -> str:
-        rows, options = _selection(folder, match[2], match[3], match[4])
+        record, options = _selection(folder, match[2], match[3], match[4])
         columns = options["columns"].split(",") if "columns" in options else None
-        body = "(not recorded yet)" if rows is None else table(rows, columns)
+        body = "(not recorded yet)" if record is None else table(record["rows"], columns)
         return f"{match[1]}\n{body}\n{match[5]}"
 
     def fill_value(match: re.Match) -> str:
-        rows, options = _selection(folder, match[2], match[3], match[5])
-        if rows is None:
+        record, options = _selection(folder, match[2], match[3], match[5])
+        if record is None:
             return f"{match[1]}(not recorded yet){match[6]}"
-        if len(rows) != 1:
-            raise Problem(f"{folder.name}: {match[1]} fits {len(rows)} rows.", "Make its where= name one row.")
-        value = rows[0][match[4]]
+        value = _value(record, match[4])
         shown = format(value, options["format"]) if "format" in options and value is not None else number(value)
         return f"{match[1]}{shown}{match[6]}"
 
