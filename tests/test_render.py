@@ -27,9 +27,9 @@ chapter.figure(name="speed", experiment="throughput", x="users", y="output_tok_s
 '''
 
 ROWS = [
-    {"server": "naive", "users": 1, "output_tok_s": 12.5, "step": "a|b\nc", "fixed_works": True},
-    {"server": "vllm", "users": 1, "output_tok_s": 1234.5, "step": "x", "fixed_works": False},
-    {"server": "vllm", "users": 16, "output_tok_s": None, "step": "x", "fixed_works": False},
+    {"server": "naive", "users": 1, "output_tok_s": 12.5, "step": "a|b\nc", "measured": True},
+    {"server": "vllm", "users": 1, "output_tok_s": 1234.5, "step": "x", "measured": False},
+    {"server": "vllm", "users": 16, "output_tok_s": None, "step": "x", "measured": False},
 ]
 
 
@@ -67,7 +67,7 @@ def mark(kind, words, body=""):
 
 def test_a_table_is_markdown():
     lines = render.table(ROWS).splitlines()
-    assert lines[0] == "| server | users | output_tok_s | step | fixed_works |"
+    assert lines[0] == "| server | users | output_tok_s | step | measured |"
     assert lines[1] == "| --- | ---: | ---: | --- | ---: |"
     assert lines[2] == "| naive | 1 | 12.5 | a\\|b c | yes |"
     assert lines[3] == "| vllm | 1 | 1,234 | x | no |"
@@ -98,6 +98,7 @@ def test_a_table_mark_takes_columns_and_rows(chapter):
         ("throughput h100 output_tok_s where=users:16 format=.1f", "–"),
         ("throughput h100 predicted:1", "8"),
         ("throughput h100 measured:1 format=.2f", "7.50"),
+        ("throughput h100 measured where=users:16", "no"),
         ("throughput h100 setting:input_tokens", "1,000"),
         ("throughput h200 output_tok_s", "(not recorded yet)"),
         ("unknown h100 output_tok_s", "(not recorded yet)"),
