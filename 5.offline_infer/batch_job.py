@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ from pathlib import Path
 from common import results
 from common.problems import Problem, explain
 
-SYNC_S = 5.0  # a killed process loses nothing that it wrote; a power cut loses at most this much
+SYNC_S = 5.0  # a killed process loses nothing that it wrote; a power cut loses what came since the last sync
 KNOWN = {"prompt", "prompt_token_ids", "messages", "id", "max_tokens"}
 
 
@@ -195,7 +196,7 @@ class BatchJob:
         digest, self.total = read_through(prompts)
         self.answers = LineFile(output)
         try:
-            self.errors = LineFile(output.with_suffix(".errors.jsonl"))
+            self.errors = LineFile(beside(output, ".errors.jsonl"))
             self._claim(settings | {"prompts_sha256": digest, "in_order": in_order})
             for line in self.answers.recover():
                 self.done.add(line)
@@ -221,7 +222,7 @@ class BatchJob:
 
     def _claim(self, settings: dict) -> None:
         """Write down what the answers belong to. Raises Problem if they belong to something else."""
-        note = self.output.with_suffix(".job.json")
+        note = beside(self.output, ".job.json")
         theirs = None
         with suppress(OSError, ValueError):
             theirs = json.loads(note.read_text())
@@ -267,6 +268,7 @@ class BatchJob:
         self.errors.append({"line": line, "error": reason})
         self.done.add(line)
         self.failed += 1
+        self.sync_if_due()
         self._write_held()
 
     def _write_held(self) -> None:
@@ -276,17 +278,28 @@ class BatchJob:
     def _write(self, line: int, content: dict) -> None:
         self.answers.append({"line": line} | content)
         self.done.add(line)
+        self.sync_if_due()
+
+    def sync_if_due(self) -> None:
+        """Bring all to the disk itself, if that was done more than SYNC_S ago."""
         if time.monotonic() - self.synced_s > SYNC_S:
             self.answers.sync()
             self.errors.sync()
             self.synced_s = time.monotonic()
 
 
+def beside(output: Path, ending: str) -> Path:
+    """Another file of the job with this output: its name, without .jsonl, and `ending`."""
+    return output.with_name(output.name.removesuffix(".jsonl") + ending)
+
+
 def read_through(prompts: Path) -> tuple[str, int]:
-    """(SHA-256, number of lines) of a file. Raises Problem if it is missing, unreadable or empty."""
+    """(SHA-256, number of lines) of a file. Raises Problem if it is missing, unreadable, a pipe, or empty."""
     digest, lines, last = hashlib.sha256(), 0, b"\n"
     try:
         with prompts.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Problem(f"{prompts} is no ordinary file.", "A job reads its prompts twice: write them to a file.")
             while piece := file.read(1 << 20):
                 digest.update(piece)
                 lines += piece.count(b"\n")

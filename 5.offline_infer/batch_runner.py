@@ -35,7 +35,9 @@ from common import hardware, interrupts, models
 from common.engine_core import wait_for_output
 from common.problems import Problem, explain, first_line
 
-CHANGE_ANSWERS = ("dtype", "hf_overrides", "kv_cache_dtype", "quantization", "revision")  # engine options that may
+# Engine options that may change what is answered, or whether it can be: a job is resumed only with the same.
+CHANGE_ANSWERS = ("dtype", "generation_config", "hf_overrides", "kv_cache_dtype", "load_format", "logits_processors")
+CHANGE_ANSWERS += ("max_model_len", "model_impl", "quantization", "revision", "tokenizer", "tokenizer_revision")
 SET_HERE = {  # engine options that the runner gives itself, and what to do
     "model": "Take --model.",
     "disable_log_stats": "Leave it out: `VLLM_LOGGING_LEVEL=INFO` before the command shows the log.",
@@ -122,7 +124,8 @@ def run(
                     break
                 try:
                     request = add(llm, prompt, sampling)
-                except (VLLMClientError, TemplateError, ValueError) as reason:  # too long, an unknown token, a role
+                except (VLLMClientError, TemplateError, TypeError, ValueError) as reason:
+                    # too long, an unknown token, a role that the template does not have, half of an emoji
                     job.fail(prompt.line, first_line(reason))
                     continue
                 running[request] = prompt
@@ -150,6 +153,7 @@ def run(
 
 
 def tell(progress: Progress, job: BatchJob, on_progress: Callable[[Progress], object]) -> None:
+    job.sync_if_due()
     progress.done, progress.failed = len(job.done), job.failed
     progress.note()
     on_progress(progress)
@@ -261,6 +265,11 @@ def answer_all(job: BatchJob, model: models.Model, options: argparse.Namespace, 
             raise Problem(f"These sampling options can't be: {first_line(error)}", "See --help.") from None
         progress = run(models.engine(model, hardware.machine(), **options.engine), job, params, options.window, show)
         say(f"{progress.done - progress.found_done:,} prompts in {duration(progress.seconds)}")
+        if progress.done < job.total:
+            raise Problem(
+                f"{job.prompts} had {job.total:,} lines at first, and no longer has all of them.",
+                "Put it back as it was and give the same command again, or begin another output.",
+            )
     if job.failed:
         say(f"{job.failed:,} lines could not be answered: see {job.errors.path}")
     return 3 if job.failed else 0

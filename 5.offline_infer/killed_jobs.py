@@ -43,7 +43,7 @@ def lines_of(file: Path) -> int:
 
 
 def attempt(prompts: Path, answers: Path, log: Path, options: Sequence[str], kill_at: int) -> Attempt:
-    """Start the runner; SIGKILL it, and it alone, as soon as `kill_at` lines are answered."""
+    """Start the runner; SIGKILL it as soon as `kill_at` lines are answered, and then whatever it had started."""
     before, start = lines_of(answers), time.monotonic()
     with log.open("ab") as output:
         runner = subprocess.Popen(

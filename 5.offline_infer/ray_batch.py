@@ -3,8 +3,9 @@
     python 5.offline_infer/ray_batch.py prompts.jsonl answers.jsonl --workers 2
 
 Ray reads the file, cuts it into blocks, starts the workers, gives each a block whenever it is free, and starts a worker
-that died again. Here it runs on one machine. With `--address` of a Ray cluster the same lines use all of its GPUs. The
-last line on standard output is a JSON object with the times. Prompts are lines with `messages`, as for batch_runner.py.
+that died again. Here it runs on one machine. `--address` takes a Ray that runs there already; on a cluster of several
+machines the share of a GPU for each worker would have to be counted from all of them. The last line on standard output
+is a JSON object with the times. Prompts are lines with `messages`, as for batch_runner.py.
 """
 
 import argparse
@@ -92,8 +93,9 @@ def answer(prompts: Path, answers: Path, model: str, workers: int, max_tokens: i
         local = {} if address else counted | {"include_dashboard": False, "_temp_dir": str(folder)}
         ray.init(address=address or "local", log_to_driver=False, **local)
         ray.data.DataContext.get_current().enable_progress_bars = False
-        lines = prompts.read_text().splitlines()
-        rows = [{"line": n, "messages": json.dumps(json.loads(line)["messages"])} for n, line in enumerate(lines, 1)]
+        with prompts.open() as lines:
+            asked = [json.loads(line)["messages"] for line in lines]
+        rows = [{"line": number, "messages": json.dumps(messages)} for number, messages in enumerate(asked, 1)]
         share = min(1.0, gpus / workers)  # of a GPU, for each worker
         needs = {"num_gpus": share} if gpus else {"num_cpus": 1}
         work = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block)).map_batches(
@@ -129,7 +131,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--block", type=int, default=64, help="prompts that a worker gets at a time")
-    parser.add_argument("--address", default="", help="of a running Ray cluster; without it one starts here")
+    parser.add_argument("--address", default="", help="of a Ray that runs here already; without it one starts")
     options = parser.parse_args()
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else it writes a token into the home folder
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

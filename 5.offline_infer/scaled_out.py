@@ -25,6 +25,7 @@ def child(command: Sequence[str], log: Path, limit_s: float = 300, **environment
     """(standard output, seconds) of a program. Raises Problem if it fails or takes too long."""
     start = time.monotonic()
     output = log.with_suffix(".out")
+    name = Path(next(word for word in command[1:] if not word.startswith("-"))).name  # python FILE, or python -m MODULE
     with output.open("w") as written, log.open("w") as errors:
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=written, stderr=errors, start_new_session=True,
@@ -33,11 +34,11 @@ def child(command: Sequence[str], log: Path, limit_s: float = 300, **environment
         try:
             process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise Problem(f"{command[1]} was not finished after {limit_s:.0f} s.", f"Read {log}.") from None
+            raise Problem(f"{name} was not finished after {limit_s:.0f} s.", f"Read {log}.") from None
         finally:
             serving.stop(process)
     if process.returncode:
-        raise Problem(f"{Path(command[1]).name} failed: {serving.first_error(log)}", f"Read {log}.")
+        raise Problem(f"{name} failed: {serving.first_error(log)}", f"Read {log}.")
     return output.read_text(), time.monotonic() - start
 
 

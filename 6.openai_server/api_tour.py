@@ -210,7 +210,7 @@ def node_missing() -> str:
     major = re.match(r"v(\d+)\.", version)
     if not major or int(major[1]) < OLDEST_NODE:
         return f"OpenAI's package needs Node {OLDEST_NODE}, and this is {version or 'no Node'}; {fix}"
-    if (NODE / "node_modules" / "openai").exists():
+    if (NODE / "node_modules" / ".package-lock.json").exists():  # npm writes it last
         return ""
     if not shutil.which("npm"):
         return "there is no npm to install OpenAI's package with"

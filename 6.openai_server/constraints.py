@@ -136,12 +136,11 @@ def _grammar(index: int) -> Task:
         database = sqlite3.connect(":memory:")
         database.execute(f"CREATE TABLE {table} ({', '.join([*words, *numbers])})")
         try:
-            database.execute(text)
+            return database.execute(text).description is not None  # a query has columns, even without a row
         except (sqlite3.Error, sqlite3.Warning):  # a warning: more than one statement
             return False
         finally:
             database.close()
-        return True
 
     constraint = {"structured_outputs": {"grammar": sql_grammar(table, list(words), list(numbers))}}
     return Task(

@@ -112,20 +112,20 @@ def agreement(
     return {
         "users": users,
         "output_tok_s": rates["course"].median,
-        "bench_tok_s": rates["bench"].median,
         "tok_s_difference_pct": paired_pct(rates["course"].values, rates["bench"].values),
+        "spread_pct": rates["course"].spread_pct,
         "ttft_p50_ms": of["ttft_p50_ms"].median,
-        "bench_ttft_p50_ms": bench_ttft.median,
         "ttft_difference_pct": paired_pct(of["ttft_p50_ms"].values, bench_ttft.values),
+        "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
+        "bench_tok_s": rates["bench"].median,
+        "bench_spread_pct": rates["bench"].spread_pct,
+        "bench_ttft_p50_ms": bench_ttft.median,
+        "bench_ttft_spread_pct": bench_ttft.spread_pct,
         "ttft_p99_ms": of["ttft_p99_ms"].median,
         "ttft_difference_ms": statistics.median(map(operator.sub, of["ttft_p50_ms"].values, bench_ttft.values)),
         "tpot_p50_ms": of["tpot_p50_ms"].median,
         "requests": requests,
         "failed": sum(each["failed"] for both in seen.values() for each in both),
-        "spread_pct": rates["course"].spread_pct,
-        "bench_spread_pct": rates["bench"].spread_pct,
-        "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
-        "bench_ttft_spread_pct": bench_ttft.spread_pct,
         "client_cpu_pct": statistics.median(each["cpu_pct"] for each in seen["course"]),
         "bench_cpu_pct": statistics.median(each["cpu_pct"] for each in seen["bench"]),
     }
@@ -157,7 +157,7 @@ def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, ra
         "in_flight": sum(max(0.0, overlap) for overlap in overlaps) / kept.seconds,
         "ttft_p50_ms": seen["ttft_p50_ms"], "ttft_p99_ms": seen["ttft_p99_ms"],
         "mean_s": sum(waits) / len(waits), "p99_s": kept.latency_s(99),
-        "requests": len(kept.outcomes), "failed": found.failed, "late_ms": found.late_ms,
+        "requests": len(kept.outcomes), "failed": kept.failed, "late_ms": kept.late_ms,
     }  # fmt: skip
 
 

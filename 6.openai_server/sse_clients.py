@@ -43,10 +43,10 @@ def of_lines(lines, begin: float) -> tuple[Stream, int]:
     """(arrivals of the pieces that carry text, bytes) of a stream of lines of bytes or text."""
     arrivals, size = [], 0
     for line in lines:
-        size += len(line) + 1
-        text = line if isinstance(line, str) else line.decode()
+        raw = line.encode() if isinstance(line, str) else line
+        size += len(raw) + 1
         # The chunk with the usage has no choice; [DONE] is no JSON. Both come after the last token.
-        if text.startswith("data: {") and '"choices":[]' not in text:
+        if raw.startswith(b"data: {") and b'"choices":[]' not in raw:
             arrivals.append(time.perf_counter())
     return Stream(begin, tuple(arrivals)), size
 
@@ -94,7 +94,7 @@ def server_side(server: Server) -> dict[str, tuple[float, float]]:
 
 
 def compare(run, server: Server, body: dict, rounds: int) -> list[dict]:
-    """A row for each client, in turns, and one of the server's own metrics over the same requests."""
+    """A row for each client, in turns, and one of the server's own metrics, warm-ups included."""
     seen: dict[str, list[tuple[Stream, int]]] = {}
 
     def measured(name: str, ask: Callable[[], tuple[Stream, int]]) -> float:

@@ -14,7 +14,10 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 
 
 def calculator(expression: str) -> str:
-    """The value of a sum of numbers. Raises ValueError for anything else: a model's text is never handed to eval."""
+    """The value of a sum of numbers. A model's text is never handed to eval.
+
+    Raises ValueError for anything else, and ArithmeticError for a sum without a value, such as 1/0.
+    """
 
     def value(node: ast.expr) -> float:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
@@ -68,7 +71,7 @@ def converse(server: Server, model: str, question: str, most_turns: int = 4):
             yield "model calls", f"{call.function.name}({call.function.arguments})", tokens
             try:
                 result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
-            except (KeyError, TypeError, ValueError) as error:  # the model may be told, and try again
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:  # the model may be told, and try again
                 result = f"error: {type(error).__name__}: {error}"
             yield "function returns", result, 0
             messages.append({"role": "tool", "tool_call_id": call.id, "content": result})

@@ -112,6 +112,11 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         "A file stands where a folder belongs, or a folder where a file does.",
         "Move it away: `ls -ld` of that path and of those above it shows which it is.",
     ),
+    (
+        r"No such file or directory",
+        "There is no file or folder of that name.",
+        "Check the spelling; a folder that is missing has to be made first, by `mkdir -p`.",
+    ),
 )
 
 

@@ -94,7 +94,10 @@ class Screen:
         )
 
     def table(self, rows: list[dict], title: str = "", compact: bool = False) -> None:
-        """Rows as a table; `compact` gives each row one line and cuts what is longer."""
+        """Rows as a table; `compact` gives each row one line and cuts what is longer.
+
+        The last columns are left out, and named, where the screen is too narrow for the numbers.
+        """
         style = {"title_justify": "left", "title_style": "italic", "pad_edge": False, "show_edge": False}
         table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, title=escape(title) or None, **style)
         columns = list(rows[0]) if rows else []
@@ -103,14 +106,23 @@ class Screen:
             cells = [[shorten(cell, 36) for cell in row] for row in cells]
         text = [any(isinstance(row[column], str) for row in rows) for column in columns]
         widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
-        widths = fitted(widths, text, self.console.width - 2 * (len(columns) - 1))
-        for column, width, is_text in zip(columns, widths, text, strict=True):
+        shown = len(columns)
+        while shown > 2 and sum(fitted(widths[:shown], text, self.room(shown))) > self.room(shown):
+            shown -= 1
+        widths = fitted(widths[:shown], text, self.room(shown))
+        for column, width, is_text in zip(columns, widths, text, strict=False):
             how = {"overflow": "ellipsis" if compact else "fold", "no_wrap": compact or not is_text}
             table.add_column(column, justify="left" if is_text else "right", width=width, **how)
         for row in cells:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(escape, row[:shown]))
         self.console.print(table)
+        if shown < len(columns):
+            self.console.print(f"[dim]not shown on so narrow a screen: {', '.join(columns[shown:])}[/dim]")
         self.pause()
+
+    def room(self, columns: int) -> int:
+        """Characters of a line that are left for the cells of so many columns."""
+        return self.console.width - 2 * (columns - 1)
 
     def problem(self, message: str, meaning: str, fix: str) -> None:
         self.console.print(f"[bold red]error[/bold red]  {escape(message)}")
@@ -153,7 +165,7 @@ def fitted(widths: list[int], text: list[bool], room: int) -> list[int]:
 
     Sentences give way first, the widest of them, down to 20; then names, down to 8.
     """
-    fits = list(widths)
+    fits, text = list(widths), text[: len(widths)]
     sentences = [is_text and width > 30 for width, is_text in zip(widths, text, strict=True)]
     for may_shrink, least in ((sentences, 20), (text, 8)):
         while sum(fits) > room:

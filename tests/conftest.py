@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import hardware, results
+from common import hardware, models, results
 from common.chapters import load
 
 # A shell that starts the tests in the background ignores SIGINT, and children inherit that: without this line no
@@ -29,18 +29,21 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_configure(config):
-    """Give each worker cores of its own.
+    """Give each worker cores of its own, and what all use.
 
     The threads of a vLLM engine wait for each other by spinning: two engines that share two cores take four times as
     long as one after the other.
     """
     worker = getattr(config, "workerinput", None)
+    if worker is None and config.getoption("numprocesses", None):
+        for shape in models.SHAPES:  # their folders are made at the first use, which must not be that of two workers
+            models.resolve(f"shape:{shape}")
     if worker is not None:
         # A worker's folder has a longer name, and vLLM's sockets in it would have longer paths than a socket may.
         os.environ.setdefault("VLLM_RPC_BASE_PATH", tempfile.gettempdir())
         cores = sorted(os.sched_getaffinity(0))
         number = int(worker["workerid"].removeprefix("gw"))
-        os.sched_setaffinity(0, cores[number :: worker["workercount"]])
+        os.sched_setaffinity(0, cores[number % len(cores) :: worker["workercount"]])
 
 
 def pytest_collection_modifyitems(items):

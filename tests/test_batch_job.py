@@ -1,5 +1,6 @@
 """Chapter 5: a batch job survives kills, bad lines and full disks, and answers every prompt once."""
 
+import os
 import random
 import resource
 import signal
@@ -8,10 +9,11 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
-from batch_files import BATCH_JOB, FOLDER, answer_all, lines, prompts, write
+from batch_files import BATCH_JOB, FOLDER, RUNNER, answer_all, lines, prompts, write
 
 from common.chapters import ROOT
 from common.problems import Problem
@@ -160,7 +162,7 @@ def test_a_job_killed_at_ten_random_moments_answers_every_prompt_once(tmp_path, 
     for kill in range(10):
         with child(file, output, in_order, seed=kill) as process:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-            time.sleep(draw.uniform(0, 0.05))
+            time.sleep(draw.uniform(0, 0.03))
             process.kill()
         assert process.returncode == -signal.SIGKILL, "it ended before it was killed: give it more prompts"
         sizes.append(output.stat().st_size)
@@ -202,7 +204,7 @@ def test_what_a_killed_runner_started_ends_with_it(tmp_path):
     script.write_text(FAMILY.format(folder=str(FOLDER)))
     with subprocess.Popen([sys.executable, script, "1000"], stdout=subprocess.PIPE, text=True) as parent:
         grandchild = psutil.Process(int(parent.stdout.readline()))
-        time.sleep(1.2)
+        time.sleep(4)  # until the process that watches has begun to look
         family = psutil.Process(parent.pid).children(recursive=True)
         assert grandchild in family and len(family) == 3  # and the process that watches
         parent.kill()
@@ -211,7 +213,41 @@ def test_what_a_killed_runner_started_ends_with_it(tmp_path):
     assert not alive
 
 
+def test_what_is_written_is_on_the_disk_soon_even_if_nothing_follows(tmp_path, monkeypatch):
+    clock_s, synced = [0.0], []
+    monkeypatch.setattr(BATCH_JOB, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    with BATCH_JOB.BatchJob(prompts(tmp_path / "p.jsonl", 5), tmp_path / "a.jsonl", {}) as job:
+        monkeypatch.setattr(BATCH_JOB.os, "fsync", synced.append)
+        job.answer(1, {})
+        assert not synced
+        clock_s[0] = 6
+        RUNNER.tell(RUNNER.Progress(5, 0), job, lambda _: None)
+        assert synced == [job.answers.file.fileno()]
+        clock_s[0] = 12
+        job.fail(2, "too long")
+        assert synced[1:] == [job.errors.file.fileno()]
+        clock_s[0] = 18
+        job.answer(3, {})
+        assert synced[2:] == [job.answers.file.fileno()]
+
+
 # --------------------------------------------------------------------------------------------- outputs that won't do
+
+
+def test_jobs_whose_outputs_differ_behind_the_last_dot_share_nothing(tmp_path):
+    file = prompts(tmp_path / "p.jsonl", 3)
+    for output, settings in (("run.v1", {"t": 0}), ("run.v2", {"t": 1}), ("run.v1", {"t": 0}), ("run", {"t": 2})):
+        with BATCH_JOB.BatchJob(file, tmp_path / output, settings) as job:
+            answer_all(job)
+
+
+def test_a_pipe_is_refused_since_prompts_are_read_twice(tmp_path):
+    reader, writer = os.pipe()
+    os.write(writer, b'{"prompt": "a"}\n')
+    os.close(writer)
+    with pytest.raises(Problem, match="no ordinary file"):
+        BATCH_JOB.BatchJob(Path(f"/dev/fd/{reader}"), tmp_path / "a.jsonl", {})
+    os.close(reader)
 
 
 def test_an_output_of_another_job_is_left_alone(tmp_path):

@@ -14,31 +14,34 @@ import pytest
 from batch_files import BATCH_JOB, FOLDER, RUNNER, answer_all, lines, prompts, write
 
 from common.chapters import load
+from common.problems import Problem
 
 # --------------------------------------------------------------------------------------------------------- the loop
 
 
 class FakeEngine:
-    """As much of vLLM's engine as the loop asks for: answers the latest two in each step, and counts those inside."""
+    """As much of vLLM's engine as the loop asks for: answers the latest two in each step, and notes what it held."""
 
     def __init__(self, max_num_seqs: int = 4):
         self.llm_engine = self
         self.renderer = self
         self.engine_core = None  # no process of its own
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=max_num_seqs))
-        self.running, self.most, self.aborted, self.limits = {}, 0, [], []
+        self.running, self.held, self.aborted, self.limits = {}, [], [], []
 
     def render_cmpl(self, asked):
         if asked[0].get("prompt") == "number 5":
             raise ValueError("this prompt is too long")
+        if asked[0].get("prompt") == "number 7":  # as of a text with half an emoji in it
+            raise TypeError("TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]")
         return asked
 
     def add_request(self, name, asked, sampling):
         self.running[name] = asked
         self.limits.append(sampling.max_tokens)
-        self.most = max(self.most, len(self.running))
 
     def step(self):
+        self.held.append(len(self.running))
         done = list(self.running)[-2:]  # the latest first: nothing may depend on the order
         for name in done:
             asked = self.running.pop(name)
@@ -62,7 +65,7 @@ def test_the_loop_keeps_the_window_full_and_no_fuller(tmp_path):
     engine, told = FakeEngine(), []
     with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
         progress = RUNNER.run(engine, job, sampling(), on_progress=lambda p: told.append(str(p)), every_s=0)
-    assert engine.most == 8 and not engine.aborted
+    assert engine.held == [8] * 22 + [6, 4, 2] and not engine.aborted
     assert (progress.done, progress.failed, progress.output_tokens) == (50, 0, 150)
     assert sorted(engine.limits) == list(range(14, 64)), "a prompt's own max_tokens goes first"
     assert told[-1].startswith("50 of 50 (100.0 %)") and " left" in told[3]
@@ -73,13 +76,25 @@ def test_a_prompt_the_engine_refuses_is_an_error_line_and_ctrl_c_loses_nothing(t
     file, engine = prompts(tmp_path / "p.jsonl", 30), FakeEngine()
     with pytest.raises(KeyboardInterrupt), BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
         RUNNER.run(engine, job, sampling())
-    assert engine.aborted, "requests were left in the engine"
-    assert lines(tmp_path / "a.errors.jsonl") == [{"line": 5, "error": "this prompt is too long"}]
+    assert engine.running and set(engine.aborted) >= engine.running.keys(), "requests were left in the engine"
+    refused = {line["line"]: line["error"] for line in lines(tmp_path / "a.errors.jsonl")}
+    assert refused.keys() == {5, 7} and refused[5] == "this prompt is too long" and "TextEncodeInput" in refused[7]
     before = {line["line"] for line in lines(tmp_path / "a.jsonl")}
     with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
         answer_all(job)
     seen = Counter(line["line"] for line in lines(tmp_path / "a.jsonl"))
-    assert before and seen == Counter(n for n in range(1, 31) if n != 5)
+    assert before and seen == Counter(n for n in range(1, 31) if n not in refused)
+
+
+def test_prompts_that_went_away_meanwhile_are_not_called_answered(tmp_path, monkeypatch):
+    file = prompts(tmp_path / "p.jsonl", 4)
+    monkeypatch.setattr(RUNNER.models, "engine", lambda *_, **__: FakeEngine())
+    options = SimpleNamespace(engine={}, window=None)
+    with BATCH_JOB.BatchJob(file, tmp_path / "a.jsonl", {}) as job:
+        prompts(file, 3)
+        with pytest.raises(Problem, match="had 4 lines at first"):
+            RUNNER.answer_all(job, None, options, {})
+    assert len(lines(tmp_path / "a.jsonl")) == 3
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

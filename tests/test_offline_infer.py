@@ -4,7 +4,6 @@ import mmap
 import multiprocessing
 import os
 import signal
-import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -154,27 +153,33 @@ def test_steps_of_an_order():
     assert steps_of([1, 1, 1, 9], 2) == 10 and steps_of([9, 1, 1, 1], 2) == 9
 
 
-def test_the_time_outside_the_engines_steps_is_counted():
+def test_the_time_outside_the_engines_steps_is_counted(monkeypatch):
+    contests, clock_s = load(FOLDER / "offline_contests.py"), [0.0]
+    monkeypatch.setattr(contests, "time", SimpleNamespace(perf_counter=lambda: clock_s[0]))
+
+    def pass_s(seconds: float) -> None:
+        clock_s[0] += seconds
+
     class Engine:
         def step(self):
-            time.sleep(0.03)
+            pass_s(0.03)
             return ["an output"]
 
     engine = Engine()
     llm = SimpleNamespace(llm_engine=engine, reset_prefix_cache=lambda: None)
 
     def serve() -> tuple[float, float]:
-        start = time.perf_counter()
+        start_s = clock_s[0]
         assert engine.step() + engine.step() == ["an output"] * 2
-        time.sleep(0.03)
-        return time.perf_counter() - start, waiting_s
+        pass_s(0.04)
+        return clock_s[0] - start_s, waiting_s
 
     waiting_s = 0.0
-    watched = load(FOLDER / "offline_contests.py").Watched(llm, 90, serve)
-    assert 700 < watched() < 1010  # 90 tokens in 0.09 s
-    assert watched.steps == 2 and 25 < watched.outside_steps_pct < 45
+    watched = contests.Watched(llm, 90, serve)
+    assert watched() == pytest.approx(900)  # 90 tokens in 0.1 s
+    assert watched.steps == 2 and watched.outside_steps_pct == pytest.approx(40)
     assert "step" not in vars(engine)  # as it was
     waiting_s = 0.02  # of what is outside the steps
-    watched = load(FOLDER / "offline_contests.py").Watched(llm, 90, serve)
+    watched = contests.Watched(llm, 90, serve)
     watched()
-    assert 5 < watched.outside_steps_pct < 25
+    assert watched.outside_steps_pct == pytest.approx(20)

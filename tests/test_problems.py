@@ -38,6 +38,7 @@ TEXTS = {
     "may not write": "PermissionError: [Errno 13] Permission denied: '/course/results'",
     "path of a socket has a limit": "zmq.error.ZMQError: ipc path \"/a/folder/cd62583a-ec2d-4f3e-8322-f8a09a5a08c4\" "
     "is longer than 107 characters (sizeof(sockaddr_un.sun_path)).",
+    "no file or folder of that name": "FileNotFoundError: [Errno 2] No such file or directory: '/course/a.jsonl'",
     "where a folder belongs": "NotADirectoryError: [Errno 20] Not a directory: '/course/file/results'",
 }
 

@@ -56,6 +56,16 @@ def test_a_table_is_aligned_and_keeps_brackets(screen):
     assert len({len(line) for line in lines[3:]}) <= 2
 
 
+def test_on_a_narrow_screen_the_last_columns_are_named_and_no_number_is_cut():
+    narrow = Screen(file=io.StringIO())
+    narrow.console.width = 60
+    names = ["users", "output_tok_s", "tok_s_difference_pct", "ttft_p50_ms", "ttft_difference_pct"]
+    narrow.table([dict.fromkeys(names, 1234.0)] * 2)
+    header, _, row, _, rest = shown(narrow).strip("\n").splitlines()
+    assert header.split() == names[:4] and row.split() == ["1,234"] * 4 and max(len(header), len(row)) <= 60
+    assert rest == "not shown on so narrow a screen: ttft_difference_pct"
+
+
 def test_an_empty_table_is_shown(screen):
     screen.table([])
     assert "Traceback" not in shown(screen)
