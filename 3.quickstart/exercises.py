@@ -26,7 +26,8 @@ from dataclasses import dataclass
 # A network does not keep the boundaries of what was sent: it hands over any number of bytes at a time. When you have
 # written it, ask a real server, in two terminals:
 #
-#   .venv/bin/vllm serve common/course_lm/model --served-model-name course-lm --enforce-eager --max-model-len 2048
+#   .venv/bin/vllm serve common/course_lm/model --served-model-name course-lm --host 127.0.0.1 --enforce-eager \
+#     --max-model-len 2048 --kv-cache-memory-bytes 512M
 #   .venv/bin/python 3.quickstart/exercises.py
 
 

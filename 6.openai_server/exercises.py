@@ -1,4 +1,4 @@
-"""The exercises of 6.openai_server. Write what raises NotImplementedError, then: make check CH=6
+r"""The exercises of 6.openai_server. Write what raises NotImplementedError, then: make check CH=6
 
 The check says in words what is still wrong; it never asks for more than the docstring says. Print what you like:
 it is shown. `solutions.py` in this folder passes the same checks. Try first.
@@ -8,12 +8,14 @@ it is shown. `solutions.py` in this folder passes the same checks. Try first.
 
 When you have written them, use them: start a server in one terminal and this file in another.
 
-  .venv/bin/vllm serve common/course_lm/model --served-model-name course-lm --enforce-eager --max-model-len 2048
+  .venv/bin/vllm serve common/course_lm/model --served-model-name course-lm --host 127.0.0.1 --enforce-eager \
+    --max-model-len 2048 --kv-cache-memory-bytes 512M
   .venv/bin/python 6.openai_server/exercises.py
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import httpx
 import openai
@@ -70,8 +72,9 @@ class Chat:
         - Append the question to the messages, make them fit, and send them: `client.chat.completions.create` with
           `model`, `messages`, `max_tokens`, temperature 0 and `stream` True.
         - When the answer is complete, append it to the messages.
-        - When it is not because whoever iterates stops early (a `break`, or Ctrl-C: in a generator both raise an
-          exception at its `yield`), append what has come, and close the stream: `.close()`. Then the server stops too.
+        - When it is not because whoever iterates stops early (a `break` raises GeneratorExit at the `yield`, Ctrl-C
+          KeyboardInterrupt wherever this is), append what has come, and close the stream: `.close()`. Then the server
+          stops too.
         - If the request fails (openai.APIError, at once or in mid-stream) or does not fit (ValueError), take the
           question out of the messages again and let the error through. Otherwise the next request fails as well. What
           `fit` has forgotten stays forgotten.
@@ -125,7 +128,8 @@ class Extractor:
           temperature 0, `max_tokens`, and `response_format` {"type": "json_schema", "json_schema": {"name": "record",
           "schema": the fields' schema}}.
         - An answer whose `finish_reason` is "length" was cut off, and half an object does not parse. Ask again with
-          twice the tokens, but never with more than `most_tokens`; if that was cut off too, raise ExtractionError.
+          twice the tokens, and so on up to `most_tokens`; if the answer with that many was cut off too, raise
+          ExtractionError.
         - Return the parsed object. If it does not parse all the same, or has other fields (a server may not know the
           constraint and ignore it), raise ExtractionError. Types need no check here.
         """
@@ -151,13 +155,17 @@ if __name__ == "__main__":
     server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     talker = OpenAI(base_url=f"{server}/v1", api_key="none")
     extractor = Extractor(talker, "course-lm", {"name": str, "age": int, "city": str})
-    print(extractor.extract("Marta is 44, has a home in Oslo and a job as a baker."))
+    try:
+        print(extractor.extract("Marta is 44, has a home in Oslo and a job as a baker."))
+    except openai.APIConnectionError:
+        sys.exit(f"Nothing answers at {server}. Start the server first; another address goes behind the file's name.")
     chat = Chat(talker, "course-lm", counter(server, "course-lm"), context=2048)
-    while question := input("\n> ").strip():
-        try:
-            for piece in chat.ask(question):
-                print(piece, end="", flush=True)
-        except KeyboardInterrupt:
-            print(" …")
-        except (openai.APIError, ValueError) as error:
-            print(f"not answered: {error}")
+    with suppress(EOFError):  # Ctrl-D ends it, as an empty line does
+        while question := input("\n> ").strip():
+            try:
+                for piece in chat.ask(question):
+                    print(piece, end="", flush=True)
+            except KeyboardInterrupt:
+                print(" …")
+            except (openai.APIError, ValueError) as error:
+                print(f"not answered: {error}")

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 import httpx
 import openai
@@ -163,13 +163,17 @@ if __name__ == "__main__":
     server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     talker = OpenAI(base_url=f"{server}/v1", api_key="none")
     extractor = Extractor(talker, "course-lm", {"name": str, "age": int, "city": str})
-    print(extractor.extract("Marta is 44, has a home in Oslo and a job as a baker."))
+    try:
+        print(extractor.extract("Marta is 44, has a home in Oslo and a job as a baker."))
+    except openai.APIConnectionError:
+        sys.exit(f"Nothing answers at {server}. Start the server first; another address goes behind the file's name.")
     chat = Chat(talker, "course-lm", counter(server, "course-lm"), context=2048)
-    while question := input("\n> ").strip():
-        try:
-            for piece in chat.ask(question):
-                print(piece, end="", flush=True)
-        except KeyboardInterrupt:
-            print(" …")
-        except (openai.APIError, ValueError) as error:
-            print(f"not answered: {error}")
+    with suppress(EOFError):  # Ctrl-D ends it, as an empty line does
+        while question := input("\n> ").strip():
+            try:
+                for piece in chat.ask(question):
+                    print(piece, end="", flush=True)
+            except KeyboardInterrupt:
+                print(" …")
+            except (openai.APIError, ValueError) as error:
+                print(f"not answered: {error}")
