@@ -35,9 +35,9 @@ from common import hardware, interrupts, models
 from common.engine_core import wait_for_output
 from common.problems import Problem, explain, first_line
 
-# Engine options that may change what is answered, or whether it can be: a job is resumed only with the same.
+# Engine options that may change the answers: a job is resumed only with the same.
 CHANGE_ANSWERS = ("dtype", "generation_config", "hf_overrides", "kv_cache_dtype", "load_format", "logits_processors")
-CHANGE_ANSWERS += ("max_model_len", "model_impl", "quantization", "revision", "tokenizer", "tokenizer_revision")
+CHANGE_ANSWERS += ("model_impl", "quantization", "revision", "tokenizer", "tokenizer_revision")
 SET_HERE = {  # engine options that the runner gives itself, and what to do
     "model": "Take --model.",
     "disable_log_stats": "Leave it out: `VLLM_LOGGING_LEVEL=INFO` before the command shows the log.",
