@@ -12,7 +12,7 @@ from common import hardware
 from common.chapters import chapters, load
 
 DEMOS = chapters()
-LIMIT_S = 420
+LIMIT_S = 700
 
 
 @pytest.mark.engine
