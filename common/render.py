@@ -118,14 +118,14 @@ def _selection(folder: Path, experiment: str, slug: str, settings: str) -> tuple
 def _value(record: dict, column: str) -> object:
     """One value of a record: a prediction, what was measured for it, a setting, or of its only row a column."""
     kind, _, name = column.partition(":")
-    if name and kind in ("predicted", "measured"):  # a table may have a column of that name
-        numbered = dict(enumerate(record["predictions"], start=1))
-        return numbered[int(name)]["value" if kind == "predicted" else "measured"]
-    if name and kind == "setting":
+    if not name:
+        if len(record["rows"]) != 1:
+            raise ValueError(f"it fits {len(record['rows'])} rows, and its where= must name one")
+        return record["rows"][0][column]
+    if kind == "setting":
         return record["settings"][name]
-    if len(record["rows"]) != 1:
-        raise ValueError(f"it fits {len(record['rows'])} rows, and its where= must name one")
-    return record["rows"][0][column]
+    numbered = dict(enumerate(record["predictions"], start=1))
+    return numbered[int(name)][{"predicted": "value", "measured": "measured"}[kind]]
 
 
 def fill(text: str, folder: Path) -> str:

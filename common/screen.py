@@ -106,23 +106,22 @@ class Screen:
             cells = [[shorten(cell, 36) for cell in row] for row in cells]
         text = [any(isinstance(row[column], str) for row in rows) for column in columns]
         widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
-        shown = len(columns)
-        while shown > 2 and sum(fitted(widths[:shown], text, self.room(shown))) > self.room(shown):
-            shown -= 1
-        widths = fitted(widths[:shown], text, self.room(shown))
-        for column, width, is_text in zip(columns, widths, text, strict=False):
+        left_out: list[str] = []
+        while sum(fits := fitted(widths, text, room := self.console.width - 2 * (len(columns) - 1))) > room:
+            if len(columns) <= 2:
+                break
+            left_out.insert(0, columns.pop())
+            widths.pop()
+            text.pop()
+        for column, width, is_text in zip(columns, fits, text, strict=True):
             how = {"overflow": "ellipsis" if compact else "fold", "no_wrap": compact or not is_text}
             table.add_column(column, justify="left" if is_text else "right", width=width, **how)
         for row in cells:
-            table.add_row(*map(escape, row[:shown]))
+            table.add_row(*map(escape, row[: len(columns)]))
         self.console.print(table)
-        if shown < len(columns):
-            self.console.print(f"[dim]not shown on so narrow a screen: {', '.join(columns[shown:])}[/dim]")
+        if left_out:
+            self.console.print(f"[dim]not shown on so narrow a screen: {', '.join(left_out)}[/dim]")
         self.pause()
-
-    def room(self, columns: int) -> int:
-        """Characters of a line that are left for the cells of so many columns."""
-        return self.console.width - 2 * (columns - 1)
 
     def problem(self, message: str, meaning: str, fix: str) -> None:
         self.console.print(f"[bold red]error[/bold red]  {escape(message)}")
@@ -165,7 +164,7 @@ def fitted(widths: list[int], text: list[bool], room: int) -> list[int]:
 
     Sentences give way first, the widest of them, down to 20; then names, down to 8.
     """
-    fits, text = list(widths), text[: len(widths)]
+    fits = list(widths)
     sentences = [is_text and width > 30 for width, is_text in zip(widths, text, strict=True)]
     for may_shrink, least in ((sentences, 20), (text, 8)):
         while sum(fits) > room:

@@ -35,10 +35,11 @@ def pytest_configure(config):
     long as one after the other.
     """
     worker = getattr(config, "workerinput", None)
-    if worker is None and config.getoption("numprocesses", None):
-        for shape in models.SHAPES:  # their folders are made at the first use, which must not be that of two workers
-            models.resolve(f"shape:{shape}")
-    if worker is not None:
+    if worker is None:
+        if config.getoption("numprocesses", None):
+            for shape in models.SHAPES:  # a folder is made at its first use, which must not be that of two workers
+                models.resolve(f"shape:{shape}")
+    else:
         # A worker's folder has a longer name, and vLLM's sockets in it would have longer paths than a socket may.
         os.environ.setdefault("VLLM_RPC_BASE_PATH", tempfile.gettempdir())
         cores = sorted(os.sched_getaffinity(0))

@@ -213,7 +213,7 @@ def test_a_closed_loop_keeps_as_many_in_flight_as_there_are_users(server, client
     assert statistics.median(count for _, count in server.arrivals[6:]) == 6
     in_flight = sum(outcome.end_s - outcome.start_s for outcome in result.outcomes) / result.seconds
     assert in_flight == pytest.approx(6, rel=0.1)
-    assert 30 < len(result.outcomes) <= 6 * (1.0 / 0.05 + 1)  # 60 on an idle machine
+    assert 30 < len(result.outcomes) <= 75  # 60 on an idle machine; a busy one can only send fewer
     assert 0.9 < result.seconds < 2
 
 
