@@ -75,8 +75,8 @@ def generate(run):
     rows = [{"case": f"start_{n}", "requests": count} | asdict(start) for n, start in enumerate(starts, 1)]
     rows[-1] |= {"lost": counted["lost"], "twice": counted["twice"]}
     rows += [case.row() for case in cases]
-    table = pd.DataFrame(rows, columns=["case", "ended", "requests", "found_done", "done", "lost", "twice", "seconds",
-                                        "peak_mb"])  # fmt: skip
+    table = pd.DataFrame(rows, columns=["case", "ended", "requests", "found_done", "done", "lost", "twice", "peak_mb",
+                                        "seconds"])  # fmt: skip
     peak = table.set_index("case").peak_mb.to_dict()
     run.measured("memory, the long file less the short one", peak["runner_2"] - peak["runner_1"])
     run.reading(

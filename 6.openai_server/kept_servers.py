@@ -43,6 +43,11 @@ class KeptServer:
         finally:
             self._ready.set()
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether it has neither started nor failed to."""
+        return not self._ready.is_set()
+
     def started(self) -> None:
         """Wait until it has started, or failed to."""
         self._ready.wait()
@@ -128,9 +133,11 @@ def kept(run, name: str) -> Server:
     if not _kept and not run.options.resume:  # which experiments a resumed run skips is known only as it goes
         start_all(run)
     start(run, name)
-    run.step(f"starting vllm serve ({name})")
-    for server in _kept.values():
-        server.started()
+    if starting := [each for each, server in _kept.items() if server.is_starting]:
+        run.step(f"starting vllm serve ({', '.join(starting)})")
+        for each in starting:
+            _kept[each].started()
+        run.step("vllm serve is ready")
     for each in _bench:
         each.ready()
     try:
