@@ -1,10 +1,8 @@
 """Loads for one server: prompts as text, closed and open loops, and the same by `vllm bench serve`."""
 
-import operator
 import random
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from common.serving import Server
 from common.timing import Repeats
 
 APART = "median TTFT of one user, ours less the benchmark's"
+DRAWS = 1000  # how often a bootstrap draws the rounds anew
 ABOVE = 1.3  # the last open loop's rate over the highest that a closed one reached
 
 
@@ -71,63 +70,92 @@ def predict_apart(run, clients: ListClient, bench: BenchClient, target: Target, 
     return APART
 
 
-def paired_pct(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median over the rounds of one value over the other, less 100 %: the two of a round were measured side by side."""
-    return (statistics.median(a / b for a, b in zip(ours, theirs, strict=True)) - 1) * 100
+@dataclass(frozen=True)
+class Round:
+    """What one tool saw of its requests in one round; `cpu_s` is the CPU time that it took itself."""
+
+    output_tokens: int
+    seconds: float
+    ttft_ms: tuple[float, ...]
+    failed: int
+    cpu_s: float
+
+
+def tok_s(rounds: Sequence[Round]) -> float:
+    """Output tokens of all rounds over their seconds."""
+    return sum(each.output_tokens for each in rounds) / sum(each.seconds for each in rounds)
+
+
+def ttft_ms(rounds: Sequence[Round], q: float = 50) -> float:
+    """The q-th percentile of TTFT over the requests of all rounds."""
+    return timing.percentile([ttft for each in rounds for ttft in each.ttft_ms], q)
+
+
+def difference_pct(
+    ours: Sequence[Round], theirs: Sequence[Round], figure: Callable[[Sequence[Round]], float]
+) -> tuple[float, float]:
+    """By how many percent `figure` of our rounds is above that of theirs, and the margin of error of that.
+
+    The margin is half the width of the 95 % interval of a bootstrap over the rounds, both tools' of a round together
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): what else the same rounds could have
+    shown, had chance drawn some of them twice and others not at all.
+    """
+    draw, rounds = random.Random(0), range(len(ours))
+
+    def difference(chosen: Sequence[int]) -> float:
+        return (figure([ours[i] for i in chosen]) / figure([theirs[i] for i in chosen]) - 1) * 100
+
+    drawn = [difference(draw.choices(rounds, k=len(rounds))) for _ in range(DRAWS)]
+    return difference(rounds), (timing.percentile(drawn, 97.5) - timing.percentile(drawn, 2.5)) / 2
 
 
 def agreement(
     run, clients: ListClient, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
 ) -> dict[str, object]:
-    """One number of users by both tools, in turns; a row of medians."""
-    seen: dict[str, list] = {"course": [], "bench": []}
+    """One number of users by both tools, in turns; a row of what they say of all their rounds."""
+    who = "one user" if users == 1 else f"{users} users"
 
-    def ours() -> float:
-        run.step(f"{users} users: this course's load generator, {requests} requests")
+    def ours() -> Round:
+        run.step(f"{who}: this course's load generator, {requests} requests")
         begin_s = clients.cpu_s()
         found = clients.closed_list(target, users, requests)
-        cpu_pct = (clients.cpu_s() - begin_s) / found.seconds * 100
-        run.count(found.output_tokens)
-        seen["course"].append(found.latencies_ms() | {"failed": found.failed, "cpu_pct": cpu_pct})
-        return found.output_tok_s
+        ttft = tuple(outcome.stream.ttft_ms for outcome in found.completed)
+        return Round(found.output_tokens, found.seconds, ttft, found.failed, clients.cpu_s() - begin_s)
 
-    def theirs() -> float:
-        run.step(f"{users} users: vllm bench serve, {requests} requests")
+    def theirs() -> Round:
+        run.step(f"{who}: vllm bench serve, {requests} requests")
         found = bench_client.closed_list(bench, target, run.model.path, run.logs, users, requests)
-        run.count(found["total_output_tokens"])
-        cpu_pct, failed = found["client_cpu_s"] / found["duration"] * 100, requests - found["completed"]
-        seen["bench"].append({"ttft_p50_ms": found["median_ttft_ms"], "failed": failed, "cpu_pct": cpu_pct})
-        return found["output_throughput"]
+        ttft = tuple(seconds * 1e3 for seconds in found["ttfts"] if seconds)  # 0 where a request failed
+        failed = requests - found["completed"]
+        return Round(found["total_output_tokens"], found["duration"], ttft, failed, found["client_cpu_s"])
 
-    tools, figures = {"course": ours, "bench": theirs}, {"course": [], "bench": []}
+    tools: dict[str, Callable[[], Round]] = {"course": ours, "bench": theirs}
+    seen: dict[str, list[Round]] = {"course": [], "bench": []}
     for number in range(rounds):  # who begins changes: a host that slows down for a while slows no tool more often
         for name in sorted(tools, reverse=number % 2 == 0):
-            figures[name].append(tools[name]())
-    rates = {name: Repeats(tuple(values)) for name, values in figures.items()}
-    of = {
-        name: Repeats(tuple(each[name] for each in seen["course"]))
-        for name in ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms")
-    }
-    bench_ttft = Repeats(tuple(each["ttft_p50_ms"] for each in seen["bench"]))
+            seen[name].append(tools[name]())
+            run.count(seen[name][-1].output_tokens)
+    course, other = seen["course"], seen["bench"]
+    tok_s_difference, tok_s_margin = difference_pct(course, other, tok_s)
+    ttft_difference, ttft_margin = difference_pct(course, other, ttft_ms)
+    cpu = {name: sum(each.cpu_s for each in of) / sum(each.seconds for each in of) * 100 for name, of in seen.items()}
     return {
         "users": users,
-        "output_tok_s": rates["course"].median,
-        "tok_s_difference_pct": paired_pct(rates["course"].values, rates["bench"].values),
-        "spread_pct": rates["course"].spread_pct,
-        "ttft_p50_ms": of["ttft_p50_ms"].median,
-        "ttft_difference_pct": paired_pct(of["ttft_p50_ms"].values, bench_ttft.values),
-        "ttft_p50_spread_pct": of["ttft_p50_ms"].spread_pct,
-        "bench_tok_s": rates["bench"].median,
-        "bench_spread_pct": rates["bench"].spread_pct,
-        "bench_ttft_p50_ms": bench_ttft.median,
-        "bench_ttft_spread_pct": bench_ttft.spread_pct,
-        "ttft_p99_ms": of["ttft_p99_ms"].median,
-        "ttft_difference_ms": statistics.median(map(operator.sub, of["ttft_p50_ms"].values, bench_ttft.values)),
-        "tpot_p50_ms": of["tpot_p50_ms"].median,
+        "output_tok_s": tok_s(course),
+        "tok_s_difference_pct": tok_s_difference,
+        "tok_s_margin_pct": tok_s_margin,
+        "ttft_p50_ms": ttft_ms(course),
+        "ttft_difference_pct": ttft_difference,
+        "ttft_margin_pct": ttft_margin,
+        "bench_tok_s": tok_s(other),
+        "bench_ttft_p50_ms": ttft_ms(other),
+        "ttft_p99_ms": ttft_ms(course, 99),
+        "spread_pct": Repeats(tuple(tok_s([each]) for each in course)).spread_pct,
+        "ttft_p50_spread_pct": Repeats(tuple(ttft_ms([each]) for each in course)).spread_pct,
         "requests": requests,
-        "failed": sum(each["failed"] for both in seen.values() for each in both),
-        "client_cpu_pct": statistics.median(each["cpu_pct"] for each in seen["course"]),
-        "bench_cpu_pct": statistics.median(each["cpu_pct"] for each in seen["bench"]),
+        "failed": sum(each.failed for of in seen.values() for each in of),
+        "client_cpu_pct": cpu["course"],
+        "bench_cpu_pct": cpu["bench"],
     }
 
 
