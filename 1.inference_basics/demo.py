@@ -253,7 +253,7 @@ def latency(run):
     """What do users feel as requests arrive faster, up to more than the server can do?"""
     within(run, loads=(0.01, 3), seconds=(1, 600), slo_ttft_ms=(0.01, 1e6), slo_tpot_ms=(0.01, 1e6))
     slo = {"ttft_ms": run.options.slo_ttft_ms, "tpot_ms": run.options.slo_tpot_ms}
-    loads = sorted(set(run.options.loads or run.size(full=[0.25, 0.5, 0.75, 0.9, 1.1], smoke=[0.5, 1.1])))
+    loads = sorted(set(run.options.loads or run.size(full=[0.25, 0.5, 0.75, 0.9, 1.1, 1.3], smoke=[0.5, 1.3])))
     seconds, users = run.size(full=run.options.seconds, smoke=1.0), 256 if run.machine.gpus else 32
     input_tokens, most = 128, loads[-1]
     prompts, limit = throughput.random_prompts(4096, input_tokens), step_times.limit(run)
@@ -266,7 +266,7 @@ def latency(run):
     run.setting(window_s=seconds, repeats=run.repeats)
     run.setting(slo_ttft_ms=slo["ttft_ms"], slo_tpot_ms=slo["tpot_ms"], latency_from="when it was due")
     # A closed loop finds the capacity, with twice the users that fit: there is a queue all the time, as in overload. It
-    # is run again before each further round and after the last, for a host may be faster at times.
+    # is run several times, and again after each round, for a host may be faster at times.
     slots = users // 2
     engine = {"max_num_seqs": slots, "max_model_len": limit, "max_num_batched_tokens": limit}
     run.setting(max_num_seqs=slots)
@@ -274,10 +274,10 @@ def latency(run):
     serve = run.serve(enable_prefix_caching=False, **engine)
     with serve as server, load.clients(users, requests_per_s=3 * users) as clients:
         target = load.Target(server.url, run.model.name, prompts, output_tokens)
-        clients.closed_loop(target, users, 0.0)  # warm-up
         look = partial(latency_rounds.look, run, clients, target, users, seconds)
-        looks = [look()]
-        capacity = looks[0].requests_per_s
+        look()  # warm-up: the first one tends to be slower
+        looks = [look() for _ in range(run.repeats)]
+        capacity = statistics.median(each.requests_per_s for each in looks)
         run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, of whom half wait their turn")
         counts = {share: max(8, round(share * capacity * seconds)) for share in loads}
         if most > 1:
@@ -307,7 +307,7 @@ def latency(run):
         run.measured(queued, rows[-1]["ttft_p99_ms"])
         run.measured(slower, rows[-1]["tpot_p50_ms"] / statistics.median(each.tpot_ms for each in looks))
     rates = [each.requests_per_s for each in looks]
-    run.measured(again, statistics.median(rates[1:]))
+    run.measured(again, statistics.median(rates[run.repeats :]))
     said = ", ".join(f"{row['good_pct']:.0f} % at {row['load_share']:g}" for row in rows)
     run.reading(
         f"A closed loop gets {min(rates):,.1f} to {max(rates):,.1f} requests/s in {len(rates)} runs. Share of answers "
