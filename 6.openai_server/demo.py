@@ -237,7 +237,7 @@ def open_and_closed(run):
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=8.0, smoke=0.3)  # a tail of some hundred requests, and a queue needs time to grow
     levels = run.size(full=[16, 64, 256] if run.machine.gpus else [4, 16, 64], smoke=[2])
-    run.setting(window_s=window_s, seed=0, mean_output_tokens=sum(answers) / 512)
+    run.setting(window_s=window_s, repeats=run.repeats, seed=0, mean_output_tokens=sum(answers) / 512)
     rate = run.size(full=500 if run.machine.gpus else 60, smoke=20)
     clients = kept_servers.clients(users=max(levels), requests_per_s=rate)
     clients.closed_loop(target, users=2, seconds=run.size(full=0.5, smoke=0.0))  # warm-up

@@ -1,6 +1,7 @@
 """Loads for one server: prompts as text, closed and open loops, and the same by `vllm bench serve`."""
 
 import random
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -189,20 +190,36 @@ def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, ra
     }  # fmt: skip
 
 
+def middle(rounds: Sequence[dict]) -> dict:
+    """One row of several: medians, but sums of counts and the worst lateness; and the spread of the P99 of TTFT."""
+    of_counts = {"requests": sum, "failed": sum, "late_ms": max}
+    same = {name: rounds[0][name] for name in ("loop", "users")}
+    figures = {name: [each[name] for each in rounds] for name in rounds[0] if name not in same}
+    row = {name: of_counts.get(name, statistics.median)(values) for name, values in figures.items()}
+    return same | row | {"ttft_spread_pct": Repeats(tuple(figures["ttft_p99_ms"])).spread_pct}
+
+
 def loops(run, clients: Clients, target: Target, levels: list[int], window_s: float) -> list[dict]:
-    """For each number of users a closed loop, then an open one at the rate it reached; last, one at 1.3 times that."""
+    """For each number of users a closed loop, then an open one at the rate it reached; last, one at 1.3 times that.
+
+    Each pair is run `run.repeats` times, with other arrivals in each: a row has the medians.
+    """
     rows: list[dict] = []
 
-    def opened(rate: float, name: str) -> None:
+    def opened(rate: float, name: str, seed: int) -> dict:
         run.step(f"open loop: {rate:.1f} requests a second")
-        found = clients.open_loop(target, max(4, round(rate * window_s)), rate)
-        rows.append(loop_row(run, found, window_s, name, None, rate))
+        found = clients.open_loop(target, max(4, round(rate * window_s)), rate, seed)
+        return loop_row(run, found, window_s, name, None, rate)
+
+    def pair(users: int, seed: int) -> tuple[dict, dict]:
+        run.step(f"closed loop: {users} users")
+        closed = loop_row(run, clients.closed_loop(target, users, window_s), window_s, "closed", users)
+        return closed, opened(closed["requests_per_s"], "open", seed)
 
     for users in levels:
-        run.step(f"closed loop: {users} users")
-        rows.append(loop_row(run, clients.closed_loop(target, users, window_s), window_s, "closed", users))
-        opened(rows[-1]["requests_per_s"], "open")
-    opened(ABOVE * max(row["requests_per_s"] for row in rows), f"open, {ABOVE:g} times")
+        rows += map(middle, zip(*(pair(users, seed) for seed in range(run.repeats)), strict=True))
+    rate = ABOVE * max(row["requests_per_s"] for row in rows)
+    rows.append(middle([opened(rate, f"open, {ABOVE:g} times", seed) for seed in range(run.repeats)]))
     return rows
 
 

@@ -184,20 +184,30 @@ class SteadyClients:
         answers = (Outcome(due, due + 0.1, 4, (due + 0.05,), error.get(due, ""), due) for due in dues)
         return Load(tuple(answers), seconds)
 
-    def open_loop(self, target, requests, rate):
-        self.asked.append((requests, rate))
+    def open_loop(self, target, requests, rate, seed):
+        self.asked.append((requests, rate, seed))
         dues = [number / rate for number in range(requests)]
         return Load(tuple(Outcome(due, due + 0.1, 4, (due + 0.05,), "", due) for due in dues), requests / rate)
 
 
 def test_open_loops_have_the_rate_that_the_closed_one_reached():
-    clients, run = SteadyClients(), SimpleNamespace(step=lambda _: None, count=lambda tokens: tokens)
+    clients, run = SteadyClients(), SimpleNamespace(step=lambda _: None, count=lambda tokens: tokens, repeats=2)
     rows = load_shapes.loops(run, clients, None, [1, 4], window_s=8.0)
-    requests, rates = zip(*clients.asked, strict=True)
-    assert rates == pytest.approx((10, 40, 52), rel=0.05) and requests == pytest.approx((80, 320, 416), rel=0.05)
+    requests, rates, seeds = zip(*clients.asked, strict=True)
+    assert rates == pytest.approx((10, 10, 40, 40, 52, 52), rel=0.05) and seeds == (0, 1) * 3
+    assert requests == pytest.approx((80, 80, 320, 320, 416, 416), rel=0.05)
     assert [row["loop"] for row in rows] == ["closed", "open", "closed", "open", "open, 1.3 times"]
     assert [row["failed"] for row in rows] == [0] * 5, "the first quarter is not what a row tells of"
-    assert rows[2]["in_flight"] == pytest.approx(4, rel=0.05) and rows[2]["requests"] < 320
+    assert rows[2]["in_flight"] == pytest.approx(4, rel=0.05) and rows[2]["requests"] < 2 * 320
+
+
+def test_a_row_of_several_runs_has_medians_sums_and_the_worst():
+    rounds = [
+        {"loop": "open", "users": None, "ttft_p99_ms": p99, "requests": 10, "failed": failed, "late_ms": late}
+        for p99, failed, late in ((100.0, 0, 1.0), (900.0, 1, 70.0), (120.0, 0, 2.0))
+    ]
+    expected = {"loop": "open", "users": None, "ttft_p99_ms": 120.0, "requests": 30, "failed": 1, "late_ms": 70.0}
+    assert load_shapes.middle(rounds) == expected | {"ttft_spread_pct": pytest.approx(800 / 120 * 100)}
 
 
 def test_a_stream_is_counted_in_bytes_whoever_reads_it():
