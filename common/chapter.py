@@ -34,6 +34,7 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+WITHOUT_INFLUENCE = {"only", "save", "resume", "json", "present"}  # options that change no record
 WIDEST = 8  # columns that a screen shows; further ones are in results.md
 
 
@@ -101,7 +102,7 @@ class Chapter:
         add("--smoke", action="store_true", help="small sizes, the same code")
         add("--repeats", type=int, metavar="N", help="measure everything N times (3; the median counts)")
         add("--save", action="store_true", help="write results/HARDWARE.json")
-        add("--resume", action="store_true", help="skip what is saved already and has not changed since")
+        add("--resume", action="store_true", help="skip what the same code and options have saved already")
         add("--json", metavar="FILE", type=Path, help="write a report of this run for a machine to read")
         add("--present", action="store_true", help="clear the screen for each experiment and wait for a key")
         add("--replay", nargs="?", const="", metavar="HARDWARE", help="show a recorded run instead of running")
@@ -255,12 +256,13 @@ class Session:
         self.report.append(entry)
 
     def _is_saved(self, experiment: Experiment) -> bool:
+        """Whether this machine has a record of it, made by the same code and with the same options."""
         record = self._recorded_on(self.machine.slug).get(experiment.name)
-        return (
-            bool(record)
-            and record["settings"]["smoke"] == self.options.smoke
-            and record["source_hash"] == source_hash(self.chapter.demo, experiment.name)
-        )
+        if not record or record["source_hash"] != source_hash(self.chapter.demo, experiment.name):
+            return False
+        asked, unknown = self.chapter.parser.parse_known_args(shlex.split(record["command"])[2:])
+        changed = {name for name, value in vars(self.options).items() if value != getattr(asked, name)}
+        return not unknown and not changed - WITHOUT_INFLUENCE
 
     def _run(self, experiment: Experiment, start: float) -> None:
         before = hardware.clocks()

@@ -259,7 +259,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "ttft_margin_pct": ("%", "margin of error of that: half of the 95 % interval of a bootstrap over the rounds"),
     "ttft_p50_spread_pct": ("%", "spread over the rounds of the course's median time to first token"),
     "client_cpu_pct": ("%", "CPU time of the course's client over the time of its rounds, in percent of one core"),
-    "bench_cpu_pct": ("%", "CPU time of vllm bench serve from its first request to its figures, of one core; median"),
+    "bench_cpu_pct": ("%", "CPU time of vllm bench serve, its figures too, over the time of its rounds; of one core"),
     "loop": ("", "closed: users wait for their answer; open: requests come whether or not earlier ones were answered"),
     "in_flight": ("requests", "requests sent and not yet answered, mean over the time of the run"),
     "status": ("", "HTTP status"),

@@ -198,7 +198,7 @@ def test_save_resume_and_replay(course):
     # Resumed: what is saved is shown as this machine saved it, and not measured again.
     saved = results.path(course.folder, "cpu").read_bytes()
     words = ("--save", "--resume", "--only", "works", "--json", course.report)
-    code, shown, report = course.run(*words)
+    code, shown, report = course.run(*words, "--repeats", "5")
     assert code == 0
     assert statuses(report) == {"works": "replayed"}
     assert "saved already" in report["experiments"][0]["reason"]
@@ -206,9 +206,10 @@ def test_save_resume_and_replay(course):
     assert "4,321" not in shown
     assert results.path(course.folder, "cpu").read_bytes() == saved
 
-    # A smoke run's sizes are others: a full record does not stand for them.
-    _, _, report = course.run(*words, "--smoke")
-    assert statuses(report) == {"works": "ran"}
+    # A smoke run's sizes are others, and so is what other options ask for: the record does not stand for them.
+    for others in (("--smoke", "--repeats", "5"), (), ("--model", "course-lm")):
+        _, _, report = course.run(*words, *others)
+        assert statuses(report) == {"works": "ran"}
 
     # What needs a GPU, and has not been recorded on one, is no fault of this machine.
     code, shown, report = course.run("--only", "needs_a_gpu", "--json", course.report)
