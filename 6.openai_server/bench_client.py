@@ -67,5 +67,5 @@ def closed_list(bench: BenchClient, target: Target, tokenizer: str, folder: Path
     words += ["--dataset-name", "custom", "--dataset-path", str(prompts), "--skip-chat-template", "--disable-shuffle"]
     words += ["--custom-output-len", "-1", "--ignore-eos", "--temperature", "0"]
     words += ["--num-prompts", str(requests), "--max-concurrency", str(users), "--disable-tqdm"]
-    words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99", "--save-detailed"]
+    words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99"]
     return bench.run(words)

@@ -197,21 +197,21 @@ def load(run):
     gpu = bool(run.machine.gpus)
     # A prompt that takes the GPU longer than the host: what is compared are two tools, not two moments of a busy host.
     input_tokens, output_tokens = (500, 32) if gpu else (32, 16)
-    full = {1: 20, 8: 80, 64: 320 if gpu else 192, 256: 512}
-    requests_of = run.size(full=full, smoke={1: 2, 4: 8})  # by users
-    rounds = max(run.repeats, run.size(full=10, smoke=2))  # even, so that each tool begins in half of them
-    levels, server, bench = list(requests_of), kept_servers.kept(run, "plain"), kept_servers.bench()
+    # By users: requests in a round, and rounds; these are even, so that each tool begins in half of them.
+    full = {1: (20, 16), 8: (80, 16), 64: (320 if gpu else 192, 16), 256: (512, 6)}
+    sizes = run.size(full=full, smoke={1: (2, 2), 4: (8, 2)})
+    levels, server, bench = list(sizes), kept_servers.kept(run, "plain"), kept_servers.bench()
     prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
     answers = lengths.unequal(output_tokens, len(prompts))
     target = load_generator.Target(server.url, run.model.name, prompts, answers)
-    run.setting(input_tokens=input_tokens, output_tokens=f"{min(answers)} to {max(answers)}", repeats=rounds)
+    run.setting(input_tokens=input_tokens, output_tokens=f"{min(answers)} to {max(answers)}")
     run.setting(client_processes=1, seed=0)
     with load_generator.ListClient() as clients:
         apart = load_shapes.predict_apart(run, clients, bench, target, run.size(full=40, smoke=5))
         clients.closed_list(target, max(levels), max(levels))  # warm-up
         rows = [
-            load_shapes.agreement(run, clients, bench, target, users, requests, rounds)
-            for users, requests in requests_of.items()
+            load_shapes.agreement(run, clients, bench, target, users, requests, max(run.repeats, rounds))
+            for users, (requests, rounds) in sizes.items()
         ]
     table = pd.DataFrame(rows)
     run.measured(apart, table.ttft_p50_ms.iloc[0] - table.bench_ttft_p50_ms.iloc[0])

@@ -71,40 +71,18 @@ def predict_apart(run, clients: ListClient, bench: BenchClient, target: Target, 
     return APART
 
 
-@dataclass(frozen=True)
-class Round:
-    """What one tool saw of its requests in one round; `cpu_s` is the CPU time that it took itself."""
-
-    output_tokens: int
-    seconds: float
-    ttft_ms: tuple[float, ...]
-    failed: int
-    cpu_s: float
-
-
-def tok_s(rounds: Sequence[Round]) -> float:
-    """Output tokens of all rounds over their seconds."""
-    return sum(each.output_tokens for each in rounds) / sum(each.seconds for each in rounds)
-
-
-def ttft_ms(rounds: Sequence[Round], q: float = 50) -> float:
-    """The q-th percentile of TTFT over the requests of all rounds."""
-    return timing.percentile([ttft for each in rounds for ttft in each.ttft_ms], q)
-
-
-def difference_pct(
-    ours: Sequence[Round], theirs: Sequence[Round], figure: Callable[[Sequence[Round]], float]
-) -> tuple[float, float]:
-    """By how many percent `figure` of our rounds is above that of theirs, and the margin of error of that.
+def difference_pct(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """By how many percent the median of our rounds is above that of theirs, and the margin of error of that.
 
     The margin is half the width of the 95 % interval of a bootstrap over the rounds, both tools' of a round together
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): what else the same rounds could have
-    shown, had chance drawn some of them twice and others not at all. Of ten rounds it comes out somewhat too narrow.
+    shown, had chance drawn some of them twice and others not at all. Of few rounds it comes out somewhat too narrow.
     """
-    draw, rounds = random.Random(0), range(len(ours))
+    draw, rounds = random.Random(0), list(zip(ours, theirs, strict=True))
 
-    def difference(chosen: Sequence[int]) -> float:
-        return (figure([ours[i] for i in chosen]) / figure([theirs[i] for i in chosen]) - 1) * 100
+    def difference(chosen: Sequence[tuple[float, float]]) -> float:
+        our_median, their_median = map(statistics.median, zip(*chosen, strict=True))
+        return (our_median / their_median - 1) * 100
 
     drawn = [difference(draw.choices(rounds, k=len(rounds))) for _ in range(DRAWS)]
     return difference(rounds), (timing.percentile(drawn, 97.5) - timing.percentile(drawn, 2.5)) / 2
@@ -113,50 +91,57 @@ def difference_pct(
 def agreement(
     run, clients: ListClient, bench: BenchClient, target: Target, users: int, requests: int, rounds: int
 ) -> dict[str, object]:
-    """One number of users by both tools, in turns; a row of what they say of all their rounds."""
+    """One number of users by both tools, in turns; a row of medians over the rounds."""
     who = "one user" if users == 1 else f"{users} users"
 
-    def ours() -> Round:
+    def ours() -> dict[str, float]:
         run.step(f"{who}: this course's load generator, {requests} requests")
         begin_s = clients.cpu_s()
         found = clients.closed_list(target, users, requests)
-        ttft = tuple(outcome.stream.ttft_ms for outcome in found.completed)
-        return Round(found.output_tokens, found.seconds, ttft, found.failed, clients.cpu_s() - begin_s)
+        cpu_pct = (clients.cpu_s() - begin_s) / found.seconds * 100
+        run.count(found.output_tokens)
+        return found.latencies_ms() | {"tok_s": found.output_tok_s, "failed": found.failed, "cpu_pct": cpu_pct}
 
-    def theirs() -> Round:
+    def theirs() -> dict[str, float]:
         run.step(f"{who}: vllm bench serve, {requests} requests")
         found = bench_client.closed_list(bench, target, run.model.path, run.logs, users, requests)
-        ttft = tuple(seconds * 1e3 for seconds in found["ttfts"] if seconds)  # 0 where a request failed
-        failed = requests - found["completed"]
-        return Round(found["total_output_tokens"], found["duration"], ttft, failed, found["client_cpu_s"])
+        run.count(found["total_output_tokens"])
+        cpu_pct, failed = found["client_cpu_s"] / found["duration"] * 100, requests - found["completed"]
+        rate, ttft_ms = found["output_throughput"], found["median_ttft_ms"]
+        return {"tok_s": rate, "ttft_p50_ms": ttft_ms, "failed": failed, "cpu_pct": cpu_pct}
 
-    tools: dict[str, Callable[[], Round]] = {"course": ours, "bench": theirs}
-    seen: dict[str, list[Round]] = {"course": [], "bench": []}
+    tools: dict[str, Callable[[], dict[str, float]]] = {"course": ours, "bench": theirs}
+    seen: dict[str, list[dict[str, float]]] = {"course": [], "bench": []}
     for number in range(rounds):  # who begins changes: a host that slows down for a while slows no tool more often
         for name in sorted(tools, reverse=number % 2 == 0):
             seen[name].append(tools[name]())
-            run.count(seen[name][-1].output_tokens)
-    course, other = seen["course"], seen["bench"]
-    tok_s_difference, tok_s_margin = difference_pct(course, other, tok_s)
-    ttft_difference, ttft_margin = difference_pct(course, other, ttft_ms)
-    cpu = {name: sum(each.cpu_s for each in of) / sum(each.seconds for each in of) * 100 for name, of in seen.items()}
+
+    def of(tool: str, figure: str) -> Repeats:
+        return Repeats(tuple(each[figure] for each in seen[tool]))
+
+    rates, ttft = of("course", "tok_s"), of("course", "ttft_p50_ms")
+    bench_rates, bench_ttft = of("bench", "tok_s"), of("bench", "ttft_p50_ms")
+    tok_s_difference, tok_s_margin = difference_pct(rates.values, bench_rates.values)
+    ttft_difference, ttft_margin = difference_pct(ttft.values, bench_ttft.values)
     return {
         "users": users,
-        "output_tok_s": tok_s(course),
+        "output_tok_s": rates.median,
         "tok_s_difference_pct": tok_s_difference,
         "tok_s_margin_pct": tok_s_margin,
-        "ttft_p50_ms": ttft_ms(course),
+        "ttft_p50_ms": ttft.median,
         "ttft_difference_pct": ttft_difference,
         "ttft_margin_pct": ttft_margin,
-        "bench_tok_s": tok_s(other),
-        "bench_ttft_p50_ms": ttft_ms(other),
-        "ttft_p99_ms": ttft_ms(course, 99),
-        "spread_pct": Repeats(tuple(tok_s([each]) for each in course)).spread_pct,
-        "ttft_p50_spread_pct": Repeats(tuple(ttft_ms([each]) for each in course)).spread_pct,
+        "bench_tok_s": bench_rates.median,
+        "bench_ttft_p50_ms": bench_ttft.median,
+        "ttft_p99_ms": of("course", "ttft_p99_ms").median,
+        "tpot_p50_ms": of("course", "tpot_p50_ms").median,
+        "spread_pct": rates.spread_pct,
+        "ttft_p50_spread_pct": ttft.spread_pct,
         "requests": requests,
-        "failed": sum(each.failed for of in seen.values() for each in of),
-        "client_cpu_pct": cpu["course"],
-        "bench_cpu_pct": cpu["bench"],
+        "rounds": rounds,
+        "failed": sum(each["failed"] for tool in seen.values() for each in tool),
+        "client_cpu_pct": of("course", "cpu_pct").median,
+        "bench_cpu_pct": of("bench", "cpu_pct").median,
     }
 
 

@@ -5,7 +5,6 @@ import math
 import random
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -149,26 +148,20 @@ def test_a_mixed_target_asks_each_model_in_turn():
     assert target.body(0)["max_tokens"] == 4 and target.body(0)["stream"] is True
 
 
-def rounds_of(seconds, ttft_ms=10.0):
-    """A round of 100 tokens for each of these durations."""
-    return [load_shapes.Round(100, each, (ttft_ms, ttft_ms, 1000.0), 0, 0.0) for each in seconds]
-
-
-def test_tools_are_compared_by_all_their_rounds():
-    ours, theirs = rounds_of((1.0, 2.0), ttft_ms=11.0), rounds_of((1.1, 2.2), ttft_ms=10.0)
-    assert load_shapes.tok_s(ours) == pytest.approx(200 / 3) and load_shapes.ttft_ms(ours) == 11.0
-    difference, margin = load_shapes.difference_pct(ours, theirs, load_shapes.tok_s)
-    assert difference == pytest.approx(10), "ours needs a tenth less time"
+def test_tools_are_compared_by_the_medians_of_their_rounds():
+    assert load_shapes.difference_pct((100.0, 60.0, 40.0), (90.0, 50.0, 45.0))[0] == pytest.approx(20)
+    difference, margin = load_shapes.difference_pct((110.0, 55.0, 77.0), (100.0, 50.0, 70.0))
+    assert difference == pytest.approx(10)
     assert margin == pytest.approx(0), "in each round alike: how fast the server was in it does not matter"
-    assert load_shapes.difference_pct(ours, theirs, load_shapes.ttft_ms) == pytest.approx((10, 0))
 
 
 def test_the_margin_of_error_is_two_standard_errors():
+    """That of a median of normal figures is the root of π / 2, or 1.25, times that of their mean."""
     draw = random.Random(1)
-    ours, theirs = ([draw.gauss(1.0, 0.05) for _ in range(100)] for _ in range(2))
-    difference, margin = load_shapes.difference_pct(rounds_of(ours), rounds_of(theirs), load_shapes.tok_s)
-    expected = 1.96 * 100 * math.sqrt(statistics.variance(ours) / 100 + statistics.variance(theirs) / 100)
-    assert margin == pytest.approx(expected, rel=0.15) and abs(difference) < 2 * margin
+    ours, theirs = ([draw.gauss(1.0, 0.05) for _ in range(400)] for _ in range(2))
+    difference, margin = load_shapes.difference_pct(ours, theirs)
+    expected = 1.96 * math.sqrt(math.pi / 2) * 100 * math.sqrt((0.05**2 + 0.05**2) / 400)
+    assert margin == pytest.approx(expected, rel=0.25) and abs(difference) < 2 * margin
 
 
 class SteadyClients:
