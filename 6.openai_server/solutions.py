@@ -2,13 +2,11 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 
 import httpx
 import openai
-from openai import OpenAI
 
 # ---------------------------------------------------------------------- 1. a chat in the terminal
 #
@@ -29,7 +27,7 @@ class Chat:
 
     def __init__(
         self,
-        client: OpenAI,
+        client: openai.OpenAI,
         model: str,
         count: Callable[[Sequence[dict]], int],
         context: int,
@@ -114,7 +112,7 @@ class Extractor:
     """Turns texts into records with the given fields. The constraint makes each answer one, unless it is cut off."""
 
     def __init__(
-        self, client: OpenAI, model: str, fields: Fields, max_tokens: int = 32, most_tokens: int = 512
+        self, client: openai.OpenAI, model: str, fields: Fields, max_tokens: int = 32, most_tokens: int = 512
     ) -> None:
         self.client, self.model, self.fields = client, model, fields
         self.max_tokens, self.most_tokens = max_tokens, most_tokens
@@ -160,20 +158,6 @@ def counter(url: str, model: str) -> Callable[[Sequence[dict]], int]:
 
 
 if __name__ == "__main__":
-    server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-    talker = OpenAI(base_url=f"{server}/v1", api_key="none")
-    extractor = Extractor(talker, "course-lm", {"name": str, "age": int, "city": str})
-    try:
-        print(extractor.extract("Marta is 44, has a home in Oslo and a job as a baker."))
-    except openai.APIConnectionError:
-        sys.exit(f"Nothing answers at {server}. Start the server first; another address goes behind the file's name.")
-    chat = Chat(talker, "course-lm", counter(server, "course-lm"), context=2048)
-    with suppress(EOFError):  # Ctrl-D ends it, as an empty line does
-        while question := input("\n> ").strip():
-            try:
-                for piece in chat.ask(question):
-                    print(piece, end="", flush=True)
-            except KeyboardInterrupt:
-                print(" …")
-            except (openai.APIError, ValueError) as error:
-                print(f"not answered: {error}")
+    import terminal_chat
+
+    terminal_chat.main(Chat, Extractor, counter)
