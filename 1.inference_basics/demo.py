@@ -300,7 +300,7 @@ def latency(run):
                 run.count(result.output_tokens)
             looks.append(look())
     rows = [
-        {"load_share": share, "requests_per_s": share * capacity} | latency_rounds.middle(results)
+        {"load_share": share, "requests_per_s": share * capacity} | load.middle(results)
         for share, results in rounds.items()
     ]
     if most > 1:

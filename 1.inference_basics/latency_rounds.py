@@ -2,7 +2,7 @@
 
 import bisect
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -10,7 +10,7 @@ import psutil
 from common.load import Clients, Load, Target, poisson_arrivals
 from common.problems import Problem
 from common.serving import Server
-from common.timing import Repeats, percentile
+from common.timing import percentile
 
 
 def felt(result: Load, ttft_ms: float, tpot_ms: float) -> dict[str, float]:
@@ -35,12 +35,6 @@ def measured(server: Server, send: Callable[[], Load], ttft_ms: float, tpot_ms: 
     taken = {name: now - begin_s[name] for name, now in cpu_s(server.process.pid).items()}
     busy = {f"{name}_cpu_pct": seconds / result.seconds * 100 for name, seconds in taken.items()}
     return result, felt(result, ttft_ms, tpot_ms) | busy
-
-
-def middle(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each column over the rounds, and the spread of the P99 of TTFT."""
-    spread = Repeats(tuple(each["ttft_p99_ms"] for each in rounds)).spread_pct
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]} | {"ttft_spread_pct": spread}
 
 
 def cpu_s(server: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ import httpx
 from bench_client import BenchClient
 
 from common import serving, timing
-from common.load import Clients, ListClient, Load, Target
+from common.load import Clients, ListClient, Load, Target, middle
 from common.serving import Server
 from common.timing import Repeats
 
@@ -158,8 +158,8 @@ def steady(found: Load, window_s: float) -> tuple[Load, float]:
     return Load(within or found.outcomes, end - begin), answered / (end - begin)
 
 
-def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, rate: float | None = None) -> dict:
-    """A row of one closed or open loop, in its steady part; the rate of a closed one is what it reached."""
+def loop_figures(run, found: Load, window_s: float, rate: float | None = None) -> dict[str, float]:
+    """The columns of one closed or open loop, in its steady part; the rate of a closed one is what it reached."""
     run.count(found.output_tokens)
     kept, reached = steady(found, window_s)
     end = min(o.start_s for o in found.outcomes) + window_s
@@ -167,7 +167,7 @@ def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, ra
     overlaps = (min(o.end_s, end) - max(o.start_s, end - kept.seconds) for o in found.outcomes)
     seen = kept.latencies_ms()
     return {
-        "loop": loop, "users": users, "requests_per_s": rate or reached,
+        "requests_per_s": rate or reached,
         "in_flight": sum(max(0.0, overlap) for overlap in overlaps) / kept.seconds,
         "ttft_p50_ms": seen["ttft_p50_ms"], "ttft_p99_ms": seen["ttft_p99_ms"],
         "mean_s": sum(waits) / len(waits), "p99_s": kept.latency_s(99),
@@ -175,39 +175,33 @@ def loop_row(run, found: Load, window_s: float, loop: str, users: int | None, ra
     }  # fmt: skip
 
 
-def middle(rounds: Sequence[dict]) -> dict:
-    """One row of several: medians, but sums of counts and the worst lateness; and the spread of the P99 of TTFT."""
-    of_counts = {"requests": sum, "failed": sum, "late_ms": max}
-    row = {name: rounds[0][name] for name in ("loop", "users")}
-    for name in [name for name in rounds[0] if name not in row]:
-        values = tuple(each[name] for each in rounds)
-        row[name] = of_counts.get(name, statistics.median)(values)
-        if name == "ttft_p99_ms":
-            row["ttft_spread_pct"] = Repeats(values).spread_pct
-    return row
-
-
 def loops(run, clients: Clients, target: Target, levels: list[int], window_s: float) -> list[dict]:
     """For each number of users a closed loop, then an open one at the rate it reached; last, one at 1.3 times that.
 
-    Each pair is run `run.repeats` times, with other arrivals in each: a row has the medians.
+    Each pair is run `run.repeats` times, with other arrivals in each: a row has the medians, but all requests and
+    failures, and the worst lateness.
     """
     rows: list[dict] = []
 
-    def opened(rate: float, name: str, seed: int) -> dict:
+    def add(loop: str, users: int | None, rounds: Sequence[dict[str, float]]) -> None:
+        row = middle(rounds, requests=sum, failed=sum, late_ms=max)
+        rows.append({"loop": loop, "users": users} | row)
+
+    def opened(rate: float, seed: int) -> dict[str, float]:
         run.step(f"open loop: {rate:.1f} requests a second")
         found = clients.open_loop(target, max(4, round(rate * window_s)), rate, seed)
-        return loop_row(run, found, window_s, name, None, rate)
-
-    def pair(users: int, seed: int) -> tuple[dict, dict]:
-        run.step(f"closed loop: {users} users")
-        closed = loop_row(run, clients.closed_loop(target, users, window_s), window_s, "closed", users)
-        return closed, opened(closed["requests_per_s"], "open", seed)
+        return loop_figures(run, found, window_s, rate)
 
     for users in levels:
-        rows += map(middle, zip(*(pair(users, seed) for seed in range(run.repeats)), strict=True))
+        pairs = []
+        for seed in range(run.repeats):
+            run.step(f"closed loop: {users} users")
+            closed = loop_figures(run, clients.closed_loop(target, users, window_s), window_s)
+            pairs.append((closed, opened(closed["requests_per_s"], seed)))
+        add("closed", users, [closed for closed, _ in pairs])
+        add("open", None, [at_its_rate for _, at_its_rate in pairs])
     rate = ABOVE * max(row["requests_per_s"] for row in rows)
-    rows.append(middle([opened(rate, f"open, {ABOVE:g} times", seed) for seed in range(run.repeats)]))
+    add(f"open, {ABOVE:g} times", None, [opened(rate, seed) for seed in range(run.repeats)])
     return rows
 
 

@@ -10,15 +10,16 @@ import math
 import multiprocessing
 import os
 import random
+import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from common.timing import Stream, percentile
+from common.timing import Repeats, Stream, percentile
 
 # A streamed token costs its client some 40 microseconds: with 10,000 a second a process is busy for less than half.
 USERS_PER_PROCESS = 128
@@ -107,6 +108,16 @@ class Load:
     def latency_s(self, q: float) -> float:
         """q-th percentile of end-to-end latency in seconds. A failed request counts with the time it cost its user."""
         return percentile([outcome.end_s - outcome.start_s for outcome in self.outcomes], q)
+
+
+def middle(rounds: Sequence[Mapping[str, float]], **others: Callable) -> dict[str, float]:
+    """One row of several rounds': of each column the median, or what `others` makes of its values.
+
+    And the spread of the P99 of TTFT, which is least alike from round to round.
+    """
+    columns = {name: tuple(each[name] for each in rounds) for name in rounds[0]}
+    row = {name: others.get(name, statistics.median)(values) for name, values in columns.items()}
+    return row | {"ttft_spread_pct": Repeats(columns["ttft_p99_ms"]).spread_pct}
 
 
 @dataclass(frozen=True)

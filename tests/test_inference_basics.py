@@ -270,11 +270,6 @@ def test_the_predicted_wait_is_the_simulations_of_the_rounds(latency_rounds, mon
     assert predicted(slots=5) == pytest.approx(10_000)
 
 
-def test_rounds_are_told_by_their_medians(latency_rounds):
-    rounds = [{"ttft_p99_ms": ttft, "good_pct": good} for ttft, good in ((40, 100), (400, 20), (50, 90))]
-    assert latency_rounds.middle(rounds) == {"ttft_p99_ms": 50, "good_pct": 90, "ttft_spread_pct": pytest.approx(720)}
-
-
 def test_a_round_without_answers_is_a_problem(latency_rounds):
     lost = Load((Outcome(0.0, 1.0, error="500: engine is dead"),), seconds=1.0)
     with pytest.raises(Problem, match="engine is dead"):

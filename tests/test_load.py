@@ -364,6 +364,21 @@ def test_tokens_that_share_a_chunk_count_in_the_time_per_token():
     assert Outcome(0.0, 1.0, 7).tpot_ms is None  # not streamed
 
 
+def test_rounds_are_told_by_their_medians():
+    rounds = [{"ttft_p99_ms": ttft, "good_pct": good} for ttft, good in ((40, 100), (400, 20), (50, 90))]
+    assert load.middle(rounds) == {"ttft_p99_ms": 50, "good_pct": 90, "ttft_spread_pct": pytest.approx(720)}
+
+
+def test_a_row_of_several_runs_has_medians_sums_and_the_worst():
+    rounds = [
+        {"ttft_p99_ms": p99, "requests": 10, "failed": failed, "late_ms": late}
+        for p99, failed, late in ((100.0, 0, 1.0), (900.0, 1, 70.0), (120.0, 0, 2.0))
+    ]
+    expected = {"ttft_p99_ms": 120.0, "requests": 30, "failed": 1, "late_ms": 70.0}
+    row = load.middle(rounds, requests=sum, failed=sum, late_ms=max)
+    assert row == expected | {"ttft_spread_pct": pytest.approx(800 / 120 * 100)}
+
+
 def test_latencies_are_those_of_the_answers_that_came():
     answered = [answer(0.1 * number, 0.01 * number) for number in (1, 2, 3)]
     found = Load((*answered, answer(9.0, 9.0, error="500")), 10.0).latencies_ms()

@@ -194,15 +194,6 @@ def test_open_loops_have_the_rate_that_the_closed_one_reached():
     assert rows[2]["in_flight"] == pytest.approx(4, rel=0.05) and rows[2]["requests"] < 2 * 320
 
 
-def test_a_row_of_several_runs_has_medians_sums_and_the_worst():
-    rounds = [
-        {"loop": "open", "users": None, "ttft_p99_ms": p99, "requests": 10, "failed": failed, "late_ms": late}
-        for p99, failed, late in ((100.0, 0, 1.0), (900.0, 1, 70.0), (120.0, 0, 2.0))
-    ]
-    expected = {"loop": "open", "users": None, "ttft_p99_ms": 120.0, "requests": 30, "failed": 1, "late_ms": 70.0}
-    assert load_shapes.middle(rounds) == expected | {"ttft_spread_pct": pytest.approx(800 / 120 * 100)}
-
-
 def test_a_stream_is_counted_in_bytes_whoever_reads_it():
     events = ['data: {"choices":[{"text":"早上好"}]}', "", 'data: {"choices":[],"usage":{}}', "", "data: [DONE]", ""]
     text, size = sse_clients.of_lines(iter(events), 0.0)
@@ -247,7 +238,7 @@ def test_the_steady_part_of_a_run():
     kept, reached = load_shapes.steady(Load(outcomes, 9.0), window_s=8.0)
     assert sorted({outcome.start_s for outcome in kept.outcomes}) == [2, 3, 4, 5, 6, 7, 8] and kept.seconds == 6
     assert reached == 2 * 7 / 6  # those that end at 2, 3 … 8 s
-    row = load_shapes.loop_row(SimpleNamespace(count=lambda tokens: tokens), Load(outcomes, 9.0), 8.0, "closed", 2)
+    row = load_shapes.loop_figures(SimpleNamespace(count=lambda tokens: tokens), Load(outcomes, 9.0), 8.0)
     assert row["in_flight"] == 2 and row["mean_s"] == 1.0 and row["ttft_p50_ms"] == 500
     assert row["requests"] == 14 and row["failed"] == 0
 
