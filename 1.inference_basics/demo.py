@@ -274,8 +274,9 @@ def latency(run):
     serve = run.serve(enable_prefix_caching=False, **engine)
     with serve as server, load.clients(users, requests_per_s=3 * users) as clients:
         target = load.Target(server.url, run.model.name, prompts, output_tokens)
+        run.step("warm-up")
+        clients.closed_loop(target, users, seconds)  # as long as the others: the first one tends to be slower
         look = partial(latency_rounds.look, run, clients, target, users, seconds)
-        look()  # warm-up: the first one tends to be slower
         looks = [look() for _ in range(run.repeats)]
         capacity = statistics.median(each.requests_per_s for each in looks)
         run.show("capacity", f"{capacity:,.1f} requests/s with {users} users, of whom half wait their turn")
