@@ -196,12 +196,12 @@ def load(run):
     """Do our load generator and `vllm bench serve` see the same server, from 1 to 256 users?"""
     gpu = bool(run.machine.gpus)
     # A prompt that takes the GPU longer than the host: what is compared are two tools, not two moments of a busy host.
-    input_tokens, output_tokens = (500, 32) if gpu else (32, 16)
+    random_tokens, output_tokens = (500, 32) if gpu else (32, 16)
     # By users: requests in a round, and rounds; these are even, so that each tool begins in half of them.
     full = {1: (20, 16), 8: (80, 16), 64: (320 if gpu else 192, 16), 256: (512, 6)}
     sizes = run.size(full=full, smoke={1: (2, 2), 4: (8, 2)})
     levels, server, bench = list(sizes), kept_servers.kept(run, "plain"), kept_servers.bench()
-    prompts = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), input_tokens)
+    prompts, input_tokens = load_shapes.texts(server, run.model.name, run.size(full=512, smoke=16), random_tokens)
     answers = lengths.unequal(output_tokens, len(prompts))
     target = load_generator.Target(server.url, run.model.name, prompts, answers)
     run.setting(input_tokens=input_tokens, output_tokens=f"{min(answers)} to {max(answers)}")
@@ -233,11 +233,13 @@ def open_and_closed(run):
     # Answers of unequal length, as a chat service has them, so that no two requests stay in step.
     sizes = lengths.sample(512, limit=512, scale=1 / run.size(full=4 if run.machine.gpus else 8, smoke=32))
     answers = [max(4, size.output_tokens) for size in sizes]
-    prompts = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), load_shapes.prompt_tokens(run))
+    random_tokens = load_shapes.prompt_tokens(run)
+    prompts, input_tokens = load_shapes.texts(server, run.model.name, run.size(full=256, smoke=8), random_tokens)
     target = load_generator.Target(server.url, run.model.name, prompts, answers, deadline_s=120)
     window_s = run.size(full=8.0, smoke=0.3)  # a tail of some hundred requests, and a queue needs time to grow
     levels = run.size(full=[16, 64, 256] if run.machine.gpus else [4, 16, 64], smoke=[2])
-    run.setting(window_s=window_s, repeats=run.repeats, seed=0, mean_output_tokens=sum(answers) / 512)
+    run.setting(window_s=window_s, repeats=run.repeats, seed=0)
+    run.setting(input_tokens=input_tokens, mean_output_tokens=sum(answers) / 512)
     rate = run.size(full=500 if run.machine.gpus else 60, smoke=20)
     clients = kept_servers.clients(users=max(levels), requests_per_s=rate)
     clients.closed_loop(target, users=2, seconds=run.size(full=0.5, smoke=0.0))  # warm-up
@@ -257,9 +259,9 @@ def open_and_closed(run):
 def structured_cost(run):
     """What does a constraint cost in tokens per second?"""
     server = kept_servers.kept(run, "plain")
-    input_tokens, tokens = load_shapes.prompt_tokens(run), run.size(full=48 if run.machine.gpus else 40, smoke=10)
+    random_tokens, tokens = load_shapes.prompt_tokens(run), run.size(full=48 if run.machine.gpus else 40, smoke=10)
     levels = run.size(full=[1, 64] if run.machine.gpus else [1, 16], smoke=[4])
-    prompts = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), input_tokens)
+    prompts, input_tokens = load_shapes.texts(server, run.model.name, run.size(full=128, smoke=8), random_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
     walks = run.size(full=8, smoke=1)
     run.setting(repeats=run.repeats, backend="xgrammar", masks=f"{walks} answers of {tokens} random tokens")
@@ -299,9 +301,9 @@ def lora_cost(run):
         run.model = kept_servers.COURSE_LM
     plain = kept_servers.kept(run, "plain")
     adapted, names = kept_servers.kept(run, kept_servers.adapted_name(run)), kept_servers.adapter_names(run)
-    gpu, input_tokens = bool(run.machine.gpus), load_shapes.prompt_tokens(run)
+    gpu, random_tokens = bool(run.machine.gpus), load_shapes.prompt_tokens(run)
     users, tokens = run.size(full=64 if gpu else 8, smoke=3), run.size(full=60 if gpu else 30, smoke=4)
-    prompts = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), input_tokens)
+    prompts, input_tokens = load_shapes.texts(plain, run.model.name, run.size(full=128, smoke=8), random_tokens)
     run.setting(input_tokens=input_tokens, output_tokens=tokens, warmups=run.size(full=1, smoke=0))
     run.setting(repeats=run.repeats, users=users, rank=8)
     asked = {

@@ -23,7 +23,7 @@ ABOVE = 1.3  # the last open loop's rate over the highest that a closed one reac
 
 
 def prompt_tokens(run) -> int:
-    """Tokens of a prompt; few on a CPU."""
+    """Random tokens that a prompt is made of; few on a CPU."""
     return 100 if run.machine.gpus else 32
 
 
@@ -37,14 +37,19 @@ class MixedTarget(Target):
         return super().body(index) | {"model": self.models[index % len(self.models)]}
 
 
-def texts(server: Server, model: str, count: int, tokens: int) -> list[str]:
-    """`count` texts of about `tokens` random tokens: the server itself makes texts of token ids."""
-    draw, found = random.Random(0), []
+def texts(server: Server, model: str, count: int, tokens: int) -> tuple[list[str], int]:
+    """(`count` texts of `tokens` random tokens, the mean number of tokens that the server reads them as).
+
+    The server itself makes texts of token ids. It reads more tokens than were drawn: random ones don't follow each
+    other as its tokenizer would have cut the text.
+    """
+    draw, found, read = random.Random(0), [], []
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
         for _ in range(count):
             ids = [draw.randrange(1000, 10_000) for _ in range(tokens)]
             found.append(client.post("/detokenize", json={"model": model, "tokens": ids}).json()["prompt"])
-    return found
+            read.append(client.post("/tokenize", json={"model": model, "prompt": found[-1]}).json()["count"])
+    return found, round(statistics.mean(read))
 
 
 def predict_apart(run, clients: ListClient, bench: BenchClient, target: Target, requests: int) -> str:

@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
+from tokenizers import Tokenizer
 
 from common import estimator, hardware, models, serving
 from common import load as load_generator
@@ -146,6 +149,22 @@ def test_a_mixed_target_asks_each_model_in_turn():
     target = load_shapes.MixedTarget("http://server", "a", ["x"], 4, models=("a", "b", "c"))
     assert [target.body(index)["model"] for index in range(4)] == ["a", "b", "c", "a"]
     assert target.body(0)["max_tokens"] == 4 and target.body(0)["stream"] is True
+
+
+def test_the_length_of_a_text_of_random_tokens_is_what_the_server_reads(monkeypatch):
+    tokenizer = Tokenizer.from_file(str(models.COURSE_LM / "tokenizer.json"))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        if request.url.path == "/detokenize":
+            return httpx.Response(200, json={"prompt": tokenizer.decode(asked["tokens"])})
+        return httpx.Response(200, json={"count": len(tokenizer.encode(asked["prompt"]).ids)})
+
+    client = partial(httpx.Client, transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(load_shapes.httpx, "Client", client)
+    texts, tokens = load_shapes.texts(SimpleNamespace(url="http://server"), "m", 30, 100)
+    lengths = [len(tokenizer.encode(text).ids) for text in texts]
+    assert len(set(texts)) == 30 and tokens == round(sum(lengths) / 30) > 110
 
 
 def test_tools_are_compared_by_the_medians_of_their_rounds():
